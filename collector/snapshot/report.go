@@ -1,0 +1,311 @@
+// Package snapshot is the model: what one look at the host's sockets found,
+// and its one encoding.
+//
+// A Report is immutable once published: readers share it and never write. It
+// is bounded whatever the host holds (at most [MaxFlows] flows and
+// [MaxCloseWaits] CLOSE_WAIT rows a namespace). The same object is a line of a
+// recording, an answer of the API and the output of --output=json; the names
+// of its keys are a contract, to which keys are added but from which none is
+// taken. The package holds no judgement and asks the kernel nothing.
+package snapshot
+
+import (
+	"time"
+
+	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/sysctl"
+)
+
+// Schema names the encoding. A reader accepts every minor extension of v1.
+const Schema = "twwatch.report/v1"
+
+// Bounds of a report, per namespace.
+const (
+	MaxFlows      = 1000
+	MaxCloseWaits = 256
+	MaxListeners  = 256
+)
+
+// Report is one pass over every namespace watched, and its findings.
+type Report struct {
+	Schema  string    `json:"schema"`
+	Version string    `json:"version"`
+	Host    string    `json:"host"`
+	Kernel  string    `json:"kernel"`
+	BootID  string    `json:"boot_id,omitempty"`
+	Time    time.Time `json:"time"` // when the pass started, wall clock
+	// Uptime is seconds since boot when the pass started: it orders reports
+	// of one boot even when the wall clock was stepped.
+	Uptime      float64 `json:"uptime_seconds,omitempty"`
+	TookSeconds float64 `json:"took_seconds"`
+	// IntervalSeconds is the poll interval in force; 0 for a single look.
+	IntervalSeconds float64 `json:"interval_seconds,omitempty"`
+
+	Verdict    Severity           `json:"verdict"`
+	Incomplete []Gap              `json:"incomplete"`
+	NotJudged  []string           `json:"not_judged"` // rule ids that lacked their evidence
+	HostLimits *sysctl.HostLimits `json:"host_limits,omitempty"`
+	Thresholds map[string]float64 `json:"thresholds,omitempty"` // in force when judged
+	Namespaces []*Namespace       `json:"namespaces"`
+	Findings   []Finding          `json:"findings"`
+}
+
+// Gap is something that could not be seen.
+type Gap struct {
+	Stage     string `json:"stage"`     // dump, limits, counters, close_wait_age, bound, …
+	Namespace string `json:"namespace"` // its name; empty when the gap is not of one namespace
+	Error     string `json:"error"`
+	Lost      string `json:"lost"` // what is missing from the report
+	Fix       string `json:"fix"`  // what to do about it
+}
+
+// Namespace is one network namespace as a pass found it.
+type Namespace struct {
+	Name      string    `json:"name"`
+	Inode     uint64    `json:"inode"`
+	Cookie    uint64    `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
+	Kind      string    `json:"kind"`             // host, self, named, container, pod, process
+	SampledAt time.Time `json:"sampled_at"`
+	// CoveredSeconds is the time since this namespace's previous pass, over
+	// which births were counted; 0 for a first look.
+	CoveredSeconds float64 `json:"covered_seconds"`
+	// Source is "inet_diag", or "proc" where sock_diag could not be had.
+	Source string `json:"source"`
+
+	States    States              `json:"states"`
+	Limits    sysctl.Limits       `json:"limits"`
+	Counters  counters.Set        `json:"counters"` // cumulative since boot of the namespace
+	Sockstat  counters.Sockstat   `json:"sockstat"`
+	Conntrack *counters.Conntrack `json:"conntrack,omitempty"`
+
+	TimeWait   TimeWait    `json:"time_wait"`
+	Flows      []Flow      `json:"flows"`
+	Omitted    Omitted     `json:"omitted"`
+	Listeners  []Listener  `json:"listeners,omitempty"`
+	CloseWaits []CloseWait `json:"close_waits,omitempty"`
+	// Ports is what every client flow of this namespace shares; nil where the
+	// kernel's range is unknown.
+	Ports *PortPool `json:"ports,omitempty"`
+}
+
+// States counts sockets by TCP state. syn_recv includes the request sockets
+// of the SYN queue; fin_wait2 includes the mini-sockets of orphaned closes;
+// close counts bound, unconnected sockets where they were asked for.
+type States struct {
+	Established uint32 `json:"established"`
+	SynSent     uint32 `json:"syn_sent"`
+	SynRecv     uint32 `json:"syn_recv"`
+	FinWait1    uint32 `json:"fin_wait1"`
+	FinWait2    uint32 `json:"fin_wait2"`
+	TimeWait    uint32 `json:"time_wait"`
+	Close       uint32 `json:"close"`
+	CloseWait   uint32 `json:"close_wait"`
+	LastAck     uint32 `json:"last_ack"`
+	Listen      uint32 `json:"listen"`
+	Closing     uint32 `json:"closing"`
+}
+
+// TimeWait compares the namespace's mini-sockets with its limit.
+type TimeWait struct {
+	// BucketsUsed is TIME_WAIT plus FIN_WAIT2 mini-sockets: what the kernel
+	// compares with tcp_max_tw_buckets (sockstat's tw).
+	BucketsUsed  int  `json:"buckets_used"`
+	BucketsLimit *int `json:"buckets_limit"` // nil: this kernel or source doesn't tell
+	// OpenedPerSecond is the last minute, oldest second first; the last ends
+	// at the pass's start. It counts the TIME_WAIT rows that are still there.
+	OpenedPerSecond []uint32 `json:"opened_per_second"`
+	// OpenedPerSecondFloor is true where tcp_tw_reuse recycles sockets, so
+	// that seconds older than the delay show only the survivors.
+	OpenedPerSecondFloor bool `json:"opened_per_second_floor"`
+	// CloseRate is connections per second that now end in TIME_WAIT here;
+	// nil if it can't be known.
+	CloseRate *float64 `json:"close_rate"`
+	// CloseRateBy tells where CloseRate comes from: "timers" (ages of the
+	// rows), "counter" (growth of TcpExt TW).
+	CloseRateBy string `json:"close_rate_by,omitempty"`
+	// Births counts sockets that entered TIME_WAIT in CoveredSeconds; with
+	// recycling a floor.
+	Births uint64 `json:"births"`
+}
+
+// Side is the end that this host plays in a flow.
+type Side string
+
+// Sides. Unknown is said, never guessed.
+const (
+	Client  Side = "client"
+	Server  Side = "server"
+	Unknown Side = "unknown"
+)
+
+// Flow is all sockets of a namespace that differ only in the ephemeral port.
+type Flow struct {
+	Side   Side   `json:"side"`
+	Device string `json:"device"` // bound or link-local device, else empty
+	// Local and Remote are canonical addresses; Remote may be a prefix
+	// ("10.1.2.0/24") for the sockets there that no flow of their own holds,
+	// and Local is empty then.
+	Local  string `json:"local"`
+	Remote string `json:"remote"`
+	// Port is the service's: the remote port of a client flow, the local one
+	// of a server flow.
+	Port      uint16 `json:"port"`
+	Service   string `json:"service"`    // "" if unknown
+	ServiceBy string `json:"service_by"` // port, process, config; "" with no service
+
+	States States `json:"states"`
+	// MissedAtMost bounds the TIME_WAIT sockets of this flow that passed
+	// before it was recognised as heavy; 0 where the counts are exact.
+	MissedAtMost uint32 `json:"missed_at_most,omitempty"`
+
+	CloseRate *float64 `json:"close_rate"` // closes/s into TIME_WAIT here; nil if it can't be known
+	// CloseRateSeconds is the time that CloseRate is the mean of, back from
+	// the pass's start.
+	CloseRateSeconds float64 `json:"close_rate_seconds,omitempty"`
+	SurvivorsOnly    bool    `json:"survivors_only"`
+	// MeanLifetimeSeconds is connections open now / CloseRate, by Little's law;
+	// nil if either is unknown or 0: then it is less than 1 / CloseRate.
+	MeanLifetimeSeconds *float64 `json:"mean_lifetime_seconds"`
+	// OpenedPerSecond is this flow's share of the namespace's timeline; nil
+	// when it closed nothing in the last minute.
+	OpenedPerSecond []uint32 `json:"opened_per_second,omitempty"`
+	Births          uint64   `json:"births"` // in the namespace's CoveredSeconds
+
+	Ports      *Ports         `json:"ports,omitempty"` // client flows only
+	CloseWait  CloseWaitCount `json:"close_wait"`
+	Processes  []Process      `json:"processes"`
+	Attributed *float64       `json:"attributed"` // share of sockets whose process is known; nil: not looked for
+}
+
+// Ports is a client flow's ephemeral ports: free = |range − reserved| −
+// |blocked ∪ used| + |reusable − blocked|.
+type Ports struct {
+	Range    int  `json:"range"`    // ports in ip_local_port_range
+	Reserved int  `json:"reserved"` // of these in ip_local_reserved_ports
+	Blocked  int  `json:"blocked"`  // held by explicit binds for every destination, and not used by this flow
+	Used     int  `json:"used"`     // in-range local ports that this flow's sockets hold
+	Reusable int  `json:"reusable"` // TIME_WAIT among used that connect() would take over now
+	Free     int  `json:"free"`     // connect() calls that succeed now
+	AtMost   bool `json:"at_most"`  // Free is an upper bound
+	// SecondsToExhaustion at the present rate; nil if the rate never fills
+	// the range.
+	SecondsToExhaustion *int `json:"seconds_to_exhaustion"`
+}
+
+// PortPool is the range that all client flows of a namespace draw from.
+type PortPool struct {
+	Range           int `json:"range"`
+	Reserved        int `json:"reserved"`
+	BlockedListen   int `json:"blocked_listen"`   // listeners inside the range
+	BlockedBound    int `json:"blocked_bound"`    // bound, unconnected sockets
+	BlockedExplicit int `json:"blocked_explicit"` // connected after bind(addr, port)
+	BlockedParity   int `json:"blocked_parity"`   // connected or TIME_WAIT after bind(addr, 0), known by parity
+	Blocked         int `json:"blocked"`          // all of these, each port once
+	// BoundSeen is false where bound sockets were not asked for in this pass
+	// (or the kernel can't list them): Blocked is then a floor.
+	BoundSeen bool `json:"bound_seen"`
+}
+
+// CloseWaitCount sums a flow's CLOSE_WAIT sockets.
+type CloseWaitCount struct {
+	Sockets       uint32   `json:"sockets"`
+	OldestSeconds *float64 `json:"oldest_seconds"` // nil: none, or unknown
+	Unread        uint32   `json:"unread"`         // sockets with more than the FIN in Recv-Q
+	Unaccepted    uint32   `json:"unaccepted"`     // sockets that no accept() has taken yet
+}
+
+// CloseWait is one CLOSE_WAIT socket.
+type CloseWait struct {
+	Local      string   `json:"local"`  // address:port
+	Remote     string   `json:"remote"` // address:port
+	Cookie     uint64   `json:"cookie"`
+	AgeSeconds *float64 `json:"age_seconds"` // since the peer's FIN; nil: unknown
+	RecvQ      uint32   `json:"recv_q"`      // bytes, the FIN counts 1
+	SendQ      uint32   `json:"send_q"`
+	Inode      uint32   `json:"inode"` // 0: not accepted
+	UID        uint32   `json:"uid"`
+}
+
+// Listener is one listening socket.
+type Listener struct {
+	Local   string `json:"local"` // address:port
+	Device  string `json:"device,omitempty"`
+	Queue   uint32 `json:"queue"`   // connections waiting for accept()
+	Backlog uint32 `json:"backlog"` // the limit of that queue
+	Inode   uint32 `json:"inode"`
+	UID     uint32 `json:"uid"`
+}
+
+// Process is an owner of a flow's sockets.
+type Process struct {
+	PID     int     `json:"pid"`
+	Comm    string  `json:"comm"`
+	Exe     string  `json:"exe"`
+	Cgroup  string  `json:"cgroup"`
+	Sockets uint32  `json:"sockets"`
+	Share   float64 `json:"share"`
+	By      string  `json:"by"` // inode, cookie, cgroup, bpf
+}
+
+// Omitted is what Flows doesn't list. Listening and merely bound sockets
+// belong to no flow and are in neither: for every other state, the sum over
+// flows plus omitted equals the namespace's count.
+type Omitted struct {
+	Flows  int    `json:"flows"` // at least so many
+	States States `json:"states"`
+	Births uint64 `json:"births"`
+}
+
+// Severity orders findings and verdicts.
+type Severity string
+
+// Severities. Healthy is a verdict only.
+const (
+	Healthy  Severity = "healthy"
+	Info     Severity = "info"
+	Warning  Severity = "warning"
+	Critical Severity = "critical"
+)
+
+// Finding is a judgement about a subject.
+type Finding struct {
+	ID              string           `json:"id"`
+	Severity        Severity         `json:"severity"`
+	Namespace       string           `json:"namespace"`
+	Subject         Subject          `json:"subject"`
+	Summary         string           `json:"summary"`
+	Evidence        []Evidence       `json:"evidence"`
+	Recommendations []Recommendation `json:"recommendations"`
+	BecauseOf       string           `json:"because_of,omitempty"`
+	Since           time.Time        `json:"since,omitzero"` // first raised, carried along while it holds
+}
+
+// Subject is what a finding is about; the fields that don't apply are empty.
+type Subject struct {
+	Side    Side   `json:"side,omitempty"`
+	Device  string `json:"device,omitempty"`
+	Local   string `json:"local,omitempty"`
+	Remote  string `json:"remote,omitempty"`
+	Port    uint16 `json:"port,omitempty"`
+	Service string `json:"service,omitempty"`
+	Process string `json:"process,omitempty"`
+}
+
+// Evidence is a number that a reader can check without twwatch.
+type Evidence struct {
+	What   string  `json:"what"`
+	Value  float64 `json:"value"`
+	Unit   string  `json:"unit"`
+	Source string  `json:"source"`
+}
+
+// Recommendation is something to change.
+type Recommendation struct {
+	ID         string   `json:"id"`
+	Title      string   `json:"title"`
+	Do         string   `json:"do"`
+	Snippet    string   `json:"snippet,omitempty"`
+	Effect     string   `json:"effect,omitempty"`
+	Caveats    []string `json:"caveats"`
+	References []string `json:"references"`
+}
