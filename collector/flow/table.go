@@ -1,0 +1,406 @@
+package flow
+
+import (
+	"github.com/twwatch/twwatch/inetdiag"
+	"github.com/twwatch/twwatch/sysctl"
+)
+
+const (
+	// maxFlows is the number of flows followed at once. The first half is
+	// first come; then a flow has to prove itself heavy (admit).
+	maxFlows  = 16384
+	firstCome = maxFlows / 2
+	// A quarter is kept for flows with live sockets, come as they may, and a
+	// quarter for those that prove themselves: neither can fill the other's.
+	liveShare  = maxFlows / 4
+	heavyShare = maxFlows / 4
+
+	indexSize  = 4 * maxFlows // open addressing, at most a quarter full
+	sightings  = 1 << 20      // small counters that tell heavy flows from the crowd
+	noFlow     = ^uint16(0)
+	minuteMS   = 60_000
+	timeWaitMS = 60_000 // TCP_TIMEWAIT_LEN, include/net/tcp.h
+)
+
+// Config is what a pass over one namespace has to know beforehand.
+type Config struct {
+	// Limits are the namespace's; a nil range means that ports can't be told.
+	Limits sysctl.Limits
+	// Services are the remote ports that speak for a client flow.
+	Services []uint16
+	// ServiceName names a flow's service, "" if unknown.
+	ServiceName func(port uint16) string
+	// Device names an interface.
+	Device func(index uint32) string
+	// Start is when the pass started, Since when the namespace's previous
+	// pass did (0: none), on the clock of [inetdiag.Now].
+	Start, Since int64
+	// Sockets is about how many rows will come; it sets how heavy a flow
+	// must be to be told from the crowd.
+	Sockets int
+	// Memory is the namespace's own; nil for a single look.
+	Memory *Memory
+}
+
+// entry is one flow. It holds no pointer: the garbage collector doesn't look
+// into the table. What a TIME_WAIT row counts stands first, in one cache line,
+// and the timeline last: the kernel's walk leaves little of the table in the
+// nearer caches.
+type entry struct {
+	key      key
+	timeWait uint32 // rows; Fill moves it to states
+	births   uint32
+	young    uint32 // TIME_WAIT younger than tcp_tw_reuse_delay at the pass's start
+	// Age in ms of the oldest TIME_WAIT: evidence for or against bind(addr, 0).
+	oldest uint32
+	// Ports of R = range − reserved, own and other parity apart.
+	used [2]uint32 // all
+
+	states   [inetdiag.BoundInactive + 1]uint32
+	blocked  [2]uint32 // of used, those also held by a visible explicit bind
+	reusable [2]uint32 // of used, not blocked, that tcp_tw_reuse takes over now
+	// Age in ms of the youngest other-parity TIME_WAIT: as oldest.
+	youngestOther uint32
+	overdue       uint32 // TIME_WAIT past its expiry, still holding its port
+	missed        uint32 // sightings before the flow was admitted, at most
+
+	unread, unaccepted uint32 // CLOSE_WAIT
+	oldestCloseWait    int64  // ms; −1 unknown
+	explicit           bool   // some live socket of it was bound to a port of its choice
+	loopback           bool   // tcp_tw_reuse=2 acts on it
+	recycles           bool   // tcp_tw_reuse acts on its TIME_WAIT sockets now
+	remember           bool   // it was seen to use up its half of the range
+
+	// timeline counts TIME_WAIT rows by age in whole seconds at the pass's
+	// start, youngest first. A flow has less than 65,536 sockets, since they
+	// differ in one port.
+	timeline [60]uint16
+	_        [28]byte // to whole cache lines
+}
+
+// Table groups the rows of one pass at a time: Begin, Add for every row, Bound
+// for every bound socket, then Fill. Its memory, about
+// 7 MiB when full, is kept between passes and doesn't depend on the number
+// of sockets. It is not safe for concurrent use.
+type Table struct {
+	seed    seed
+	entries []entry
+	index   []slot
+	seen    []uint8 // sightings of flows that have no entry
+	prefix  prefixes
+	// Flows beyond the first half, by how they came in.
+	live, heavy int
+
+	ports       portMap
+	states      [inetdiag.BoundInactive + 1]uint32
+	minis       uint32
+	timeline    [60]uint32
+	survivors   bool // some TIME_WAIT here can be recycled
+	births      uint64
+	foldedOther bool // a folded client socket holds an other-parity port
+
+	boundSeen bool
+
+	listeners        []listener
+	closeWaits       []closeWait
+	closeWaitsMissed bool
+
+	cfg       Config
+	admitAt   uint8
+	length    int64 // of TIME_WAIT, ms
+	delay     int64 // tcp_tw_reuse_delay, ms
+	reuse     int   // effective tcp_tw_reuse: 0, 1, 2
+	covered   int64 // ms since the previous pass
+	filled    int64 // FilledAt of the rows' datagram
+	sinceFill int64 // Start − filled, ms
+}
+
+// NewTable makes a Table; its memory is touched as it fills.
+func NewTable() *Table {
+	return &Table{
+		seed:    newSeed(),
+		entries: make([]entry, 0, maxFlows),
+		index:   make([]slot, indexSize),
+		seen:    make([]uint8, sightings),
+	}
+}
+
+// Begin empties the table for the next pass.
+func (t *Table) Begin(cfg Config) {
+	if len(t.entries) > firstCome {
+		clear(t.seen)
+	}
+	t.entries = t.entries[:0]
+	clear(t.index)
+	t.prefix.reset()
+	t.listeners = t.listeners[:0]
+	t.closeWaits = t.closeWaits[:0]
+	t.closeWaitsMissed, t.survivors, t.foldedOther, t.boundSeen = false, false, false, false
+	t.states, t.timeline = [inetdiag.BoundInactive + 1]uint32{}, [60]uint32{}
+	t.minis, t.births, t.filled, t.live, t.heavy = 0, 0, 0, 0, 0
+
+	t.cfg = cfg
+	t.admitAt = uint8(min(255, max(8, 4*cfg.Sockets>>20)))
+	t.length = timeWaitMS
+	if v := cfg.Limits.TCPTWTimeout; v != nil { // seconds, Alibaba's kernels
+		t.length = int64(*v) * 1000
+	}
+	t.setReuse(cfg.Limits)
+	t.covered = 0
+	if cfg.Since != 0 {
+		t.covered = (cfg.Start - cfg.Since) / 1e6
+	}
+	t.ports.reset(cfg.Limits, cfg.Services)
+	if cfg.Memory != nil {
+		for i := range cfg.Memory.last {
+			k := &cfg.Memory.last[i]
+			i := t.insert(k, t.seed.of(*k), 0)
+			_, t.entries[i].remember = cfg.Memory.spilled[*k]
+		}
+	}
+}
+
+// setReuse derives whether tcp_tw_reuse can act at all: it needs timestamps
+// (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
+func (t *Table) setReuse(l sysctl.Limits) {
+	t.reuse, t.delay = 0, 1000
+	if l.TCPTWReuseDelay != nil {
+		t.delay = int64(*l.TCPTWReuseDelay)
+	}
+	if l.TCPTWReuse == nil || l.TCPTimestamps == nil || *l.TCPTimestamps == 0 {
+		return
+	}
+	t.reuse = *l.TCPTWReuse
+}
+
+// Add takes one row of the dump.
+func (t *Table) Add(s *inetdiag.Socket) {
+	if f := s.FilledAt(); f != t.filled {
+		t.filled, t.sinceFill = f, (t.cfg.Start-f)/1e6
+	}
+	state := s.State()
+	if state == inetdiag.TimeWait {
+		t.addTimeWait(s)
+		return
+	}
+	if state >= inetdiag.NewSynRecv || state == inetdiag.Listen || state == inetdiag.Close {
+		if t.addUnconnected(s, state) {
+			return
+		}
+		state = min(state, inetdiag.NewSynRecv)
+	}
+	t.states[state]++
+	if s.Mini() {
+		t.minis++
+	}
+	sport := s.SrcPort()
+	class := t.ports.class[sport]
+	k := t.keyOf(s)
+	i := t.find(k, state)
+	if i == noFlow {
+		t.fold(k.dstHi, k.dstLo, k.tail, state, class, -1, false)
+		return
+	}
+	e := &t.entries[i]
+	e.states[state]++
+	if class&usable != 0 && k.side() == client {
+		t.usePort(i, e, class, sport)
+	}
+	if state == inetdiag.CloseWait {
+		t.addCloseWait(i, e, s)
+	}
+}
+
+// keyOf decides which end this host plays and so which flow the row is of.
+// TIME_WAIT and live sockets alike show the device that they are bound to;
+// link-local connections always are.
+func (t *Table) keyOf(s *inetdiag.Socket) (k key) {
+	k.srcHi, k.srcLo, k.dstHi, k.dstLo = addresses(s)
+	k.tail = t.tailOf(s, t.ports.class[s.SrcPort()])
+	return k
+}
+
+// tailOf is a row's key but for the addresses; class is its local port's.
+func (t *Table) tailOf(s *inetdiag.Socket, class uint8) uint64 {
+	sport, dport := s.SrcPort(), s.DstPort()
+	switch {
+	case class&listens != 0:
+		return pack(sport, server, 0)
+	case class&ephemeral != 0 || t.ports.class[dport]&service != 0:
+		return pack(dport, client, s.Interface())
+	case t.ports.class[dport]&ephemeral != 0:
+		return pack(sport, unknown, 0)
+	default:
+		return pack(dport, unknown, 0)
+	}
+}
+
+// addTimeWait counts a TIME_WAIT row: its age is the length of TIME_WAIT less
+// what its timer still has to run (inet_twsk_diag_fill, net/ipv4/inet_diag.c).
+// A row whose timer has run out still holds its port until the timer wheel
+// gets to it, but belongs to no second.
+//
+// This is the hot path: a pass over a million sockets is a million of these.
+func (t *Table) addTimeWait(s *inetdiag.Socket) {
+	t.states[inetdiag.TimeWait]++
+	sport := s.SrcPort()
+	class := t.ports.class[sport]
+	srcHi, srcLo, dstHi, dstLo := addresses(s)
+	tail := t.tailOf(s, class)
+	i, h := t.lookup(srcHi, srcLo, dstHi, dstLo, tail)
+	if missed, ok := uint32(0), false; i == noFlow {
+		if missed, ok = t.admit(h, inetdiag.TimeWait); ok {
+			i = t.insert(&key{srcHi, srcLo, dstHi, dstLo, tail}, h, missed)
+		}
+	}
+
+	expires := int64(s.Expires())
+	age := t.length - expires // when the datagram was filled
+	ago := age + t.sinceFill  // before the pass's start
+	second := -1
+	birth := false
+	if expires > 0 && ago >= 0 { // in a second that can be named
+		if ago < minuteMS {
+			second = int(uint32(ago) / 1000)
+			t.timeline[second]++
+		}
+		if ago < t.covered { // since the previous pass
+			birth = true
+			t.births++
+		}
+	}
+	if i == noFlow {
+		t.survivors = t.survivors || t.recycles(isLoopback(srcHi, srcLo) || isLoopback(dstHi, dstLo))
+		t.fold(dstHi, dstLo, tail, inetdiag.TimeWait, class, second, birth)
+		return
+	}
+	e := &t.entries[i]
+	e.timeWait++
+	if second >= 0 {
+		e.timeline[second]++
+	} else if expires == 0 {
+		e.overdue++
+	}
+	if birth {
+		e.births++
+	}
+	if ago >= 0 && ago < t.delay {
+		e.young++
+	}
+	e.oldest = max(e.oldest, uint32(max(age, 0)))
+	if side(tail>>16) != client || class&usable == 0 {
+		return
+	}
+	t.usePort(i, e, class, sport)
+	parity := class >> otherBit & 1
+	if parity == 1 {
+		e.youngestOther = min(e.youngestOther, uint32(max(age, 0)))
+	}
+	if t.reuse != 0 && e.recycles && class&blocked == 0 && age > t.delay {
+		e.reusable[parity]++
+	}
+}
+
+// recycles tells whether tcp_tw_reuse acts on TIME_WAIT sockets of a client
+// flow; value 2 is for loopback only.
+func (t *Table) recycles(loopback bool) bool {
+	return t.reuse == 1 || t.reuse == 2 && loopback
+}
+
+// A slot of the index: 0 if free, else an entry's number + 1 in the lower half
+// and 16 more bits of its hash in the upper one, so that a stranger's entry
+// isn't looked at.
+type slot uint32
+
+const (
+	slotMask = 1<<16 - 1
+	tagMask  = slot(1<<32 - 1<<16)
+)
+
+func tagOf(h uint64) slot { return slot(h>>32) & tagMask }
+
+// find gives the row's flow, admitting it if it may be; noFlow if it has to be
+// folded.
+func (t *Table) find(k key, state inetdiag.State) uint16 {
+	i, h := t.lookup(k.srcHi, k.srcLo, k.dstHi, k.dstLo, k.tail)
+	if i != noFlow {
+		return i
+	}
+	if missed, ok := t.admit(h, state); ok {
+		return t.insert(&k, h, missed)
+	}
+	return noFlow
+}
+
+// known gives the entry of a flow that has one, or noFlow.
+func (t *Table) known(k key) uint16 {
+	i, _ := t.lookup(k.srcHi, k.srcLo, k.dstHi, k.dstLo, k.tail)
+	return i
+}
+
+// lookup gives the entry of a key, or noFlow, and the key's hash. It takes the
+// key in parts, so that they stay in registers.
+func (t *Table) lookup(srcHi, srcLo, dstHi, dstLo, tail uint64) (i uint16, h uint64) {
+	h = t.seed.hash(srcHi, srcLo, dstHi, dstLo, tail)
+	tag := tagOf(h)
+	for at := h % indexSize; ; at = (at + 1) % indexSize {
+		s := t.index[at]
+		if s == 0 {
+			return noFlow, h
+		}
+		if s&tagMask == tag {
+			i := s&slotMask - 1
+			if k := &t.entries[i].key; k.dstLo == dstLo && k.tail == tail && k.srcLo == srcLo && k.dstHi == dstHi && k.srcHi == srcHi {
+				return uint16(i), h
+			}
+		}
+	}
+}
+
+// admit decides whether a flow that has no entry gets one: if there is room, or
+// if it has been sighted often enough; missed is how many sightings, at most,
+// went uncounted. A half-open handshake proves nothing, since its address may
+// be forged.
+func (t *Table) admit(h uint64, state inetdiag.State) (missed uint32, ok bool) {
+	if state == inetdiag.SynRecv {
+		return 0, false
+	}
+	if len(t.entries) < firstCome {
+		return 0, true
+	}
+	if state != inetdiag.TimeWait && t.live < liveShare {
+		t.live++
+		return 0, true
+	}
+	if t.heavy == heavyShare {
+		return 0, false
+	}
+	c := &t.seen[h>>44]
+	if *c < t.admitAt-1 {
+		*c++
+		return 0, false
+	}
+	t.heavy++
+	return uint32(t.admitAt) - 1, true
+}
+
+// insert adds a flow that is not in the table; there must be room.
+func (t *Table) insert(k *key, h uint64, missed uint32) uint16 {
+	at := h % indexSize
+	for t.index[at] != 0 {
+		at = (at + 1) % indexSize
+	}
+	i := len(t.entries)
+	t.entries = t.entries[:i+1]
+	e := &t.entries[i]
+	*e = entry{
+		key:             *k,
+		missed:          missed,
+		youngestOther:   ^uint32(0),
+		oldestCloseWait: -1,
+		loopback:        isLoopback(k.srcHi, k.srcLo) || isLoopback(k.dstHi, k.dstLo),
+	}
+	e.recycles = k.side() == client && t.recycles(e.loopback)
+	t.index[at] = slot(i+1) | tagOf(h)
+	return uint16(i)
+}

@@ -1,0 +1,144 @@
+package flow
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/inetdiag"
+)
+
+// maxCloseWaits is how many CLOSE_WAIT sockets are looked at one by one.
+const maxCloseWaits = 4096
+
+type listener struct {
+	id             inetdiag.ID
+	queue, backlog uint32
+	inode, uid     uint32
+}
+
+type closeWait struct {
+	id           inetdiag.ID
+	entry        uint16
+	recvQ, sendQ uint32
+	inode, uid   uint32
+	age          int64 // ms since the peer's FIN, −1 unknown
+}
+
+// Bound takes a socket that is bound and not connected (BOUND_INACTIVE), or
+// one that was bound to a port of its choice before it connected (it fails the
+// kernel's INET_DIAG_BC_AUTO filter). They come after the last Add, in walks
+// of their own, then SetBoundSeen.
+func (t *Table) Bound(s *inetdiag.Socket) {
+	port := s.SrcPort()
+	if s.DstPort() == 0 {
+		if s.State() != inetdiag.Listen {
+			t.states[inetdiag.Close]++
+			t.ports.block(port, blocked, &t.ports.pool.BlockedBound)
+		}
+		return
+	}
+	class := t.ports.class[port]
+	if class&usable == 0 || class&blocked != 0 {
+		return // its flow counted it as blocked when the row came by
+	}
+	t.ports.block(port, explicit, &t.ports.pool.BlockedExplicit)
+	k := t.keyOf(s)
+	if i := t.known(k); i != noFlow && k.side() == client {
+		t.entries[i].blocked[class>>otherBit&1]++
+		t.entries[i].explicit = true
+	}
+}
+
+// addUnconnected takes listeners and merely bound sockets, which belong to no
+// flow; false if the row is of neither kind.
+func (t *Table) addUnconnected(s *inetdiag.Socket, state inetdiag.State) bool {
+	port := s.SrcPort()
+	switch {
+	case state == inetdiag.Listen:
+		t.states[inetdiag.Listen]++
+		t.ports.block(port, blocked, &t.ports.pool.BlockedListen)
+		t.ports.class[port] |= listens
+		if len(t.listeners) < snapshot.MaxListeners {
+			t.listeners = append(t.listeners, listener{
+				id: s.ID(), queue: s.RQueue(), backlog: s.WQueue(), inode: s.Inode(), uid: s.UID(),
+			})
+		}
+	case state == inetdiag.Close || s.DstPort() == 0: // BOUND_INACTIVE
+		t.states[inetdiag.Close]++
+		t.ports.block(port, blocked, &t.ports.pool.BlockedBound)
+	default:
+		return false
+	}
+	return true
+}
+
+// addCloseWait notes a CLOSE_WAIT socket. Its Recv-Q counts the FIN as one
+// byte; without an inode no accept() has taken it yet.
+func (t *Table) addCloseWait(i uint16, e *entry, s *inetdiag.Socket) {
+	if s.RQueue() > 1 {
+		e.unread++
+	}
+	if s.Inode() == 0 && e.key.side() == server {
+		e.unaccepted++
+	}
+	if len(t.closeWaits) == maxCloseWaits {
+		t.closeWaitsMissed = true
+		return
+	}
+	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s, -1))
+}
+
+func makeCloseWait(i uint16, s *inetdiag.Socket, age int64) closeWait {
+	return closeWait{
+		id: s.ID(), entry: i, recvQ: s.RQueue(), sendQ: s.WQueue(), inode: s.Inode(), uid: s.UID(), age: age,
+	}
+}
+
+// CloseWaits yields the CLOSE_WAIT sockets of this pass; set tells the age of
+// the one at hand, in ms since the peer's FIN. complete is false if there
+// were more than fit: then all of them should be told to [Table.AddAge].
+func (t *Table) CloseWaits(yield func(id inetdiag.ID, set func(ms int64))) (complete bool) {
+	for i := range t.closeWaits {
+		c := &t.closeWaits[i]
+		yield(c.id, func(ms int64) { t.setAge(c, ms) })
+	}
+	return !t.closeWaitsMissed
+}
+
+func (t *Table) setAge(c *closeWait, ms int64) {
+	c.age = ms
+	e := &t.entries[c.entry]
+	e.oldestCloseWait = max(e.oldestCloseWait, ms)
+}
+
+// ForgetCloseWaits makes room for a walk over all of them with AddAge.
+func (t *Table) ForgetCloseWaits() {
+	t.closeWaits, t.closeWaitsMissed = t.closeWaits[:0], false
+}
+
+// AddAge takes a CLOSE_WAIT row and its age from a walk of its own; the
+// oldest are kept.
+func (t *Table) AddAge(s *inetdiag.Socket, ms int64) {
+	k := t.keyOf(s)
+	i := t.known(k)
+	if i == noFlow {
+		return // folded, or opened since
+	}
+	if len(t.closeWaits) == maxCloseWaits {
+		sortByAge(t.closeWaits)
+		t.closeWaits = t.closeWaits[:snapshot.MaxCloseWaits]
+	}
+	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s, -1))
+	t.setAge(&t.closeWaits[len(t.closeWaits)-1], ms)
+}
+
+// sortByAge sorts the oldest first, unknown ages last.
+func sortByAge(c []closeWait) {
+	slices.SortFunc(c, func(a, b closeWait) int {
+		if a.age != b.age {
+			return int(max(-1, min(1, b.age-a.age)))
+		}
+		return cmp.Or(a.id.Src().Compare(b.id.Src()), a.id.Dst().Compare(b.id.Dst()))
+	})
+}
