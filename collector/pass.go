@@ -1,0 +1,322 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/twwatch/twwatch/collector/flow"
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/inetdiag"
+	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/sysctl"
+)
+
+const (
+	// Up to manySockets, bound sockets are looked for in every pass; above,
+	// once a minute and only if a flow uses boundShare of its range: the walk
+	// costs a third to a half of the pass itself.
+	manySockets = 10_000
+	boundEvery  = time.Minute
+	boundShare  = 0.25
+	// maxLookups bounds the CLOSE_WAIT sockets asked for one by one in a
+	// pass; with more, one walk over all of them is cheaper.
+	maxLookups = 1024
+)
+
+// Pass looks once. Whatever could not be seen is a gap in the report; the
+// error is for a look that saw no socket at all, or a cancelled one.
+func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
+	runtime.LockOSThread() // its CPU time is the pass's, its /proc/thread-self too
+	defer runtime.UnlockOSThread()
+	cpu := threadCPU()
+	p := c.begin()
+	err := p.run(ctx)
+	c.ledger.EndPass()
+	c.cpu = threadCPU() - cpu
+	if err != nil {
+		return nil, err
+	}
+	p.report.TookSeconds = time.Duration(inetdiag.Now() - p.start).Seconds()
+	return p.report, nil
+}
+
+// pass is one look under way.
+type pass struct {
+	*Collector
+	start  int64
+	report *snapshot.Report
+	ns     *snapshot.Namespace
+	sample counters.Sample
+}
+
+func (c *Collector) begin() *pass {
+	p := &pass{Collector: c, start: inetdiag.Now()}
+	now := time.Now()
+	p.ns = &snapshot.Namespace{
+		Name: c.self.name, Inode: c.self.inode, Cookie: c.self.cookie, Kind: c.self.name, SampledAt: now,
+	}
+	p.report = &snapshot.Report{
+		Schema: snapshot.Schema, Version: c.cfg.Version, Host: hostName(), Kernel: kernelRelease(), BootID: c.self.bootID,
+		Time: now, Uptime: uptime().Seconds(), Verdict: snapshot.Healthy,
+		Incomplete: []snapshot.Gap{}, NotJudged: []string{}, Findings: []snapshot.Finding{},
+		Namespaces: []*snapshot.Namespace{p.ns},
+	}
+	return p
+}
+
+func (p *pass) gap(stage string, err error, lost, fix string) {
+	p.report.Incomplete = append(p.report.Incomplete, snapshot.Gap{
+		Stage: stage, Namespace: p.ns.Name, Error: err.Error(), Lost: lost, Fix: fix,
+	})
+}
+
+// run fills the report: counters, limits, the dump, then what depends on it.
+func (p *pass) run(ctx context.Context) error {
+	p.readCounters()
+	p.readLimits()
+	p.table.Begin(p.flowConfig())
+	if err := p.dump(ctx); err != nil {
+		return err
+	}
+	if p.ns.Source == sourceDiag {
+		p.bound(ctx)
+		p.closeWaitAges(ctx)
+	}
+	p.table.Fill(p.ns)
+	p.compareBuckets()
+	p.remember()
+	return nil
+}
+
+func (p *pass) readCounters() {
+	var err error
+	if p.sample, err = counters.Read(p.netDir()); err != nil {
+		p.gap("counters", err, "some counters of the kernel; rules that need their growth stay silent",
+			"check that proc is mounted and readable")
+	}
+	p.ns.Counters, p.ns.Sockstat, p.ns.Conntrack = p.sample.Counters, p.sample.Sockstat, p.sample.Conntrack
+}
+
+func (p *pass) readLimits() {
+	var err error
+	if p.files == nil {
+		if p.files, err = sysctl.Open(p.cfg.Proc + "/sys"); err != nil {
+			p.gap("limits", err, "the kernel's limits: ports and buckets can't be compared with anything",
+				"check that proc is mounted and that /proc/sys/net is readable")
+			return
+		}
+	}
+	if p.ns.Limits, err = p.files.Read(); err != nil {
+		p.gap("limits", err, "the settings named", "check that /proc/sys/net is readable")
+	}
+	if p.self.host {
+		host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
+		if err != nil {
+			p.gap("limits", err, "limits of the whole host", "check that /proc/sys/net is readable")
+		}
+		p.report.HostLimits = &host
+	}
+}
+
+// sockets is about how many rows a dump will have.
+func (p *pass) sockets() int {
+	n := 0
+	for _, v := range []*int{p.sample.Sockstat.InUse, p.sample.Sockstat.TimeWait, p.sample.Sockstat.TCP6InUse} {
+		if v != nil {
+			n += *v
+		}
+	}
+	return n
+}
+
+func (p *pass) flowConfig() flow.Config {
+	return flow.Config{
+		Limits: p.ns.Limits, Services: p.services.Ports(), ServiceName: p.services.Name, Device: deviceNames(),
+		Start: p.start, Since: p.ledger.LastStart, Sockets: p.sockets(), Memory: &p.memory,
+	}
+}
+
+// Where the rows come from.
+const (
+	sourceDiag = "inet_diag"
+	sourceProc = "proc"
+)
+
+// dump walks the table once, all states, without extensions. Where sock_diag
+// can't be had at all, /proc/net/tcp is the poorer source.
+func (p *pass) dump(ctx context.Context) error {
+	p.ns.Source = sourceDiag
+	rows, err := p.walk(ctx, inetdiag.Query{}, p.table.Add)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("collector: pass: %w", ctx.Err())
+	}
+	if rows > 0 {
+		p.gap("dump", err, fmt.Sprintf("the sockets after the first %d", rows), "look again; if it stays, report it")
+		return nil
+	}
+	return p.dumpProc(ctx, err)
+}
+
+func (p *pass) dumpProc(ctx context.Context, why error) error {
+	p.ns.Source = sourceProc
+	rows := 0
+	for s, err := range inetdiag.ProcSockets(ctx, p.netDir()) {
+		if err != nil {
+			if rows == 0 {
+				return fmt.Errorf("collector: no socket can be seen: %w; and %w", why, err)
+			}
+			p.gap("dump", err, fmt.Sprintf("the sockets after the first %d", rows), "look again")
+			break
+		}
+		rows++
+		p.table.Add(s)
+	}
+	if why != nil {
+		p.gap("dump", why, "devices, bound sockets, and the age of CLOSE_WAIT sockets: /proc/net/tcp was read instead, which costs more",
+			"allow NETLINK_SOCK_DIAG sockets (seccomp, gVisor) and load the kernel module tcp_diag")
+	}
+	return nil
+}
+
+// walk runs one dump and gives its rows to take; rows tells how many.
+func (p *pass) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
+	if p.cfg.ForceProc {
+		return 0, inetdiag.ErrNotSupported
+	}
+	if p.conn == nil {
+		if p.conn, err = inetdiag.Dial(nil); err != nil {
+			return 0, err
+		}
+	}
+	for s, e := range p.conn.Sockets(ctx, q) {
+		if e != nil {
+			err = e
+			break
+		}
+		rows++
+		take(s)
+	}
+	if err != nil {
+		p.hangUp() // it may hold the rest of an answer
+		if errors.Is(err, inetdiag.ErrInterrupted) {
+			return rows, nil // every row was shown
+		}
+	}
+	return rows, err
+}
+
+// hangUp drops the netlink socket; the next walk makes another.
+func (p *pass) hangUp() {
+	if p.conn != nil {
+		_ = p.conn.Close() // nothing was written to it that could be lost
+		p.conn = nil
+	}
+}
+
+// bound looks for sockets that block their port for every destination.
+func (p *pass) bound(ctx context.Context) {
+	if p.sockets() >= manySockets {
+		recently := p.ledger.LastBound != 0 && p.start-p.ledger.LastBound < int64(boundEvery)
+		if recently || p.table.Tightest() < boundShare {
+			return
+		}
+	}
+	if !listsBound(p.report.Kernel) {
+		return
+	}
+	if _, err := p.walk(ctx, inetdiag.Query{States: inetdiag.StatesOf(inetdiag.BoundInactive)}, p.table.Bound); err != nil {
+		p.gap("bound", err, "sockets that are bound and not connected: free ports are an upper bound", "look again")
+		return
+	}
+	// A TIME_WAIT always passes the filter, so asking for it would tell nothing.
+	live := inetdiag.AllStates &^ inetdiag.StatesOf(inetdiag.TimeWait, inetdiag.Listen)
+	if _, err := p.walk(ctx, inetdiag.Query{States: live, Filter: inetdiag.ExplicitBind()}, p.table.Bound); err != nil {
+		p.gap("bound", err, "sockets that were bound before they connected: free ports are an upper bound", "look again")
+		return
+	}
+	p.table.SetBoundSeen()
+	p.ledger.LastBound = p.start
+}
+
+// closeWaitAges learns since when each CLOSE_WAIT socket waits: last_ack_recv
+// of its tcp_info, which counts the peer's FIN (tcp_get_info, net/ipv4/tcp.c).
+// It is exact unless we sent after the FIN, and then too small.
+func (p *pass) closeWaitAges(ctx context.Context) {
+	lookups := 0
+	var failed error
+	complete := p.table.CloseWaits(func(id inetdiag.ID, set func(ms int64)) {
+		at, known := p.ledger.FinAt(id.Cookie())
+		if !known {
+			if lookups++; lookups > maxLookups || failed != nil || p.conn == nil {
+				return
+			}
+			info, err := p.conn.Lookup(ctx, id)
+			if errors.Is(err, inetdiag.ErrNotFound) {
+				return // closed since
+			}
+			if err != nil {
+				failed = err
+				return
+			}
+			at = inetdiag.Now() - int64(info.LastAckRecv)
+			p.ledger.Learn(id.Cookie(), at)
+		}
+		set(max(0, p.start-at) / 1e6)
+	})
+	if failed == nil && (!complete || lookups > maxLookups) {
+		failed = p.walkCloseWaits(ctx)
+	}
+	if failed != nil {
+		p.hangUp()
+		p.gap("close_wait_age", failed, "the age of some CLOSE_WAIT sockets", "look again")
+	}
+}
+
+// walkCloseWaits learns all ages in one walk.
+func (p *pass) walkCloseWaits(ctx context.Context) error {
+	p.table.ForgetCloseWaits()
+	q := inetdiag.Query{States: inetdiag.StatesOf(inetdiag.CloseWait), Info: true}
+	_, err := p.walk(ctx, q, func(s *inetdiag.Socket) {
+		if info, ok := s.Info(); ok {
+			at := s.FilledAt() - int64(info.LastAckRecv)
+			p.table.AddAge(s, max(0, p.start-at)/1e6)
+		}
+	})
+	return err
+}
+
+// compareBuckets sets what tcp_max_tw_buckets is compared with: the kernel's
+// own count of mini-sockets where it can be read.
+func (p *pass) compareBuckets() {
+	w := &p.ns.TimeWait
+	w.BucketsLimit = p.ns.Limits.TCPMaxTWBuckets
+	if tw := p.sample.Sockstat.TimeWait; tw != nil {
+		w.BucketsUsed = *tw
+	}
+	before, knewBefore := p.last["TW"]
+	now, knows := p.sample.Counters["TW"]
+	if w.OpenedPerSecondFloor && p.ns.CoveredSeconds > 0 && knewBefore && knows && now >= before {
+		perSecond := float64(now-before) / p.ns.CoveredSeconds
+		w.CloseRate, w.CloseRateBy = &perSecond, "counter"
+	}
+}
+
+// countersOnly reads what costs nothing, so that a pass later knows growth.
+func (c *Collector) countersOnly() *snapshot.Report {
+	p := c.begin()
+	p.readCounters()
+	p.readLimits()
+	p.remember()
+	return p.report
+}
+
+// remember hands on to the next pass what this one started from.
+func (p *pass) remember() {
+	p.ledger.LastStart, p.last = p.start, p.sample.Counters
+}
