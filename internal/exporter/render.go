@@ -1,0 +1,362 @@
+package exporter
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
+)
+
+const (
+	maxFindings  = 40
+	perNamespace = 4 // series that a further namespace may add
+)
+
+// view is one frame as metrics, ready to be handed out.
+type view struct {
+	metrics []prometheus.Metric
+	sampled []sampled
+	seen    map[string]bool // label sets, so that none is made twice
+	room    int
+	dropped int
+}
+
+// sampled is when a namespace's sockets were read.
+type sampled struct {
+	label string
+	at    time.Time
+}
+
+// put adds a series. One that can't be (a value that is no number, labels that
+// are there already, no room) is left out and counted: it must not cost the
+// others.
+func (v *view) put(f *family, value float64, labels ...string) {
+	id := f.name + "\xff" + strings.Join(labels, "\xff") // no byte of valid UTF-8
+	if v.room <= 0 || !usable(value) || v.seen[id] {
+		v.dropped++
+		return
+	}
+	m, err := prometheus.NewConstMetric(f.desc, f.kind, value, labels...)
+	if err != nil {
+		v.dropped++
+		return
+	}
+	v.room--
+	v.seen[id] = true
+	v.metrics = append(v.metrics, m)
+}
+
+func putKnown[N int | uint64](v *view, f *family, value *N, labels ...string) {
+	if value != nil && *value >= 0 {
+		v.put(f, float64(*value), labels...)
+	}
+}
+
+// render makes the metrics of a frame, the important ones first, should the
+// room not last.
+func (e *Exporter) render(r *snapshot.Report, scenes []*scene) *view {
+	v := &view{
+		room: e.cfg.MaxSeries + perNamespace*max(0, len(scenes)-1),
+		seen: make(map[string]bool, e.cfg.MaxSeries),
+	}
+	e.renderPass(v, r)
+	byID := make(map[nsKey]*scene, len(scenes))
+	for _, s := range scenes {
+		byID[s.id] = s
+		if s.full {
+			e.renderFull(v, s)
+		} else {
+			e.renderBrief(v, s)
+		}
+	}
+	e.renderFlows(v, byID)
+	for _, s := range scenes {
+		e.renderOmitted(v, s)
+	}
+	e.renderFindings(v, r, scenes)
+	v.room++ // its own place
+	v.put(e.families.droppedN, float64(v.dropped))
+	v.seen = nil
+	return v
+}
+
+func (e *Exporter) renderPass(v *view, r *snapshot.Report) {
+	f := e.families
+	v.put(f.duration, r.TookSeconds)
+	if r.IntervalSeconds > 0 {
+		v.put(f.interval, r.IntervalSeconds)
+	}
+	if !r.Time.IsZero() {
+		v.put(f.timestamp, float64(r.Time.UnixMilli())/1000)
+	}
+	if h := r.HostLimits; h != nil {
+		putKnown(v, f.conntrackLimit, h.NFConntrackMax)
+	}
+	for _, feature := range features(r) {
+		v.put(f.feature, feature.value, feature.name)
+	}
+}
+
+type feature struct {
+	name  string
+	value float64
+}
+
+// features are the abilities that a pass may lack: sock_diag, and the stages
+// of a gap.
+func features(r *snapshot.Report) []feature {
+	all := []feature{{"bound", 1}, {"close_wait_age", 1}, {"counters", 1}, {"limits", 1}}
+	for i := range all {
+		if slices.ContainsFunc(r.Incomplete, func(g snapshot.Gap) bool { return g.Stage == all[i].name }) {
+			all[i].value = 0
+		}
+	}
+	if len(r.Namespaces) > 0 {
+		diag := feature{"inet_diag", 1}
+		if slices.ContainsFunc(r.Namespaces, func(ns *snapshot.Namespace) bool { return ns != nil && ns.Source != "inet_diag" }) {
+			diag.value = 0
+		}
+		all = append(all, diag)
+	}
+	return all
+}
+
+// renderFull gives all of a namespace's own metrics.
+func (e *Exporter) renderFull(v *view, s *scene) {
+	f, ns := e.families, s.ns
+	for state, n := range ns.States.Named {
+		v.put(f.sockets, float64(n), s.label, state)
+	}
+	v.put(f.buckets, float64(ns.TimeWait.BucketsUsed), s.label)
+	limit := ns.TimeWait.BucketsLimit
+	if limit == nil {
+		limit = ns.Limits.TCPMaxTWBuckets
+	}
+	putKnown(v, f.bucketsLimit, limit, s.label)
+	for _, c := range []struct {
+		f    *family
+		name string
+	}{
+		{f.opened, "TW"},
+		{f.overflows, "TCPTimeWaitOverflow"},
+		{f.listenOverflows, "ListenOverflows"},
+		{f.listenDrops, "ListenDrops"},
+		{f.syncookies, "SyncookiesSent"},
+	} {
+		if n, ok := ns.Counters[c.name]; ok {
+			v.put(c.f, float64(n), s.label)
+		}
+	}
+	putKnown(v, f.ephemeralPorts, s.ports, s.label)
+	e.renderPortsUsed(v, s)
+	for _, k := range closeWaitKinds(ns) {
+		v.put(f.closeWait, k.value, s.label, k.name)
+	}
+	if oldest, ok := oldestCloseWait(ns); ok {
+		v.put(f.closeWaitOldest, oldest, s.label)
+	}
+	if ns.Conntrack != nil {
+		putKnown(v, f.conntrackEntries, ns.Conntrack.Entries, s.label)
+	}
+	e.renderInfo(v, s)
+	if !ns.SampledAt.IsZero() {
+		v.room--
+		v.sampled = append(v.sampled, sampled{s.label, ns.SampledAt})
+	}
+}
+
+// renderBrief gives the four series of a further namespace; those of its
+// exported flows come with them.
+func (e *Exporter) renderBrief(v *view, s *scene) {
+	v.put(e.families.sockets, float64(s.ns.States.TimeWait), s.label, "time_wait")
+	v.put(e.families.sockets, float64(s.ns.States.CloseWait), s.label, "close_wait")
+	e.renderPortsUsed(v, s)
+	e.renderInfo(v, s)
+}
+
+func (e *Exporter) renderPortsUsed(v *view, s *scene) {
+	if s.tight != nil {
+		v.put(e.families.portsUsedMax, *s.tight, s.label)
+	}
+}
+
+func (e *Exporter) renderInfo(v *view, s *scene) {
+	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), "", "", "", "")
+}
+
+// closeWaitKinds parts a namespace's CLOSE_WAIT sockets. With every row at
+// hand each socket is told by itself; else the flows' sums are taken, which
+// count an unaccepted socket with data in both, so that unread is a floor.
+func closeWaitKinds(ns *snapshot.Namespace) []feature {
+	all := float64(ns.States.CloseWait)
+	var unaccepted, unread float64
+	if len(ns.CloseWaits) == int(ns.States.CloseWait) {
+		for i := range ns.CloseWaits {
+			switch w := &ns.CloseWaits[i]; {
+			case w.Inode == 0:
+				unaccepted++
+			case w.RecvQ > 1:
+				unread++
+			}
+		}
+	} else {
+		for i := range ns.Flows {
+			c := &ns.Flows[i].CloseWait
+			unaccepted += float64(c.Unaccepted)
+			unread += float64(c.Unread) - float64(min(c.Unread, c.Unaccepted))
+		}
+		unaccepted = min(unaccepted, all)
+		unread = min(unread, all-unaccepted)
+	}
+	return []feature{{"other", all - unaccepted - unread}, {"unaccepted", unaccepted}, {"unread", unread}}
+}
+
+func oldestCloseWait(ns *snapshot.Namespace) (oldest float64, ok bool) {
+	take := func(s *float64) {
+		if s != nil && usable(*s) && *s >= 0 {
+			oldest, ok = max(oldest, *s), true
+		}
+	}
+	for i := range ns.CloseWaits {
+		take(ns.CloseWaits[i].AgeSeconds)
+	}
+	for i := range ns.Flows {
+		take(ns.Flows[i].CloseWait.OldestSeconds)
+	}
+	return oldest, ok
+}
+
+// renderFlows gives the exported flows. A flow that the report doesn't list
+// has no socket if the report left nothing out, and else isn't known.
+func (e *Exporter) renderFlows(v *view, scenes map[nsKey]*scene) {
+	f := e.families
+	for _, tr := range slices.Concat(e.clients.sorted(), e.servers.sorted()) {
+		s := scenes[tr.key.ns]
+		if s == nil {
+			continue
+		}
+		labels := []string{s.label, string(tr.key.side), tr.key.localLabel(), tr.key.remoteLabel(), strconv.Itoa(int(tr.key.port)), tr.protocol}
+		v.put(f.flowOpened, float64(tr.opened), labels...)
+		if tr.now == nil && !s.all {
+			continue
+		}
+		sum := tr.now
+		if sum == nil {
+			sum = &flowSum{demand: -1}
+		}
+		for i, n := range sum.states {
+			v.put(f.flowSockets, float64(n), append(labels, stateName(i))...)
+		}
+		if p := sum.ports; p != nil {
+			putKnown(v, f.flowPortsFree, &p.Free, labels...)
+			putKnown(v, f.flowPortsUsed, &p.Used, labels...)
+		}
+		if sum.demand >= 0 {
+			v.put(f.flowDemand, sum.demand, labels...)
+		}
+	}
+}
+
+// renderOmitted closes the sums of a namespace that is full or has an
+// exported flow.
+func (e *Exporter) renderOmitted(v *view, s *scene) {
+	if !s.full && e.admit.flows[s.id] == 0 {
+		return
+	}
+	f := e.families
+	left := countStates(&s.ns.States)
+	shown := 0
+	for _, t := range []*table{e.clients, e.servers} {
+		for _, tr := range t.shown {
+			if tr.key.ns != s.id || tr.now == nil {
+				continue
+			}
+			shown += tr.now.rows
+			for i, n := range tr.now.states {
+				left[i] -= min(left[i], n)
+			}
+		}
+	}
+	all := countStates(&s.ns.States)
+	for i, n := range left {
+		v.put(f.flowSocketsOmitted, float64(n), s.label, stateName(i))
+		if !s.full && (i == established || i == synSent) {
+			v.put(f.sockets, float64(all[i]), s.label, stateName(i))
+		}
+	}
+	v.put(f.flowsOmitted, float64(max(0, s.rows-shown)+max(0, s.ns.Omitted.Flows)), s.label)
+	if o := e.omitted[s.id]; o != nil {
+		v.put(f.flowOpenedOmitted, float64(o.total), s.label)
+	}
+}
+
+// renderFindings gives the gravest findings, one for each label set.
+func (e *Exporter) renderFindings(v *view, r *snapshot.Report, scenes []*scene) {
+	type row struct {
+		value  float64
+		labels [5]string
+	}
+	byLabels := make(map[[5]string]float64)
+	for i := range r.Findings {
+		fd := &r.Findings[i]
+		value := severity(fd.Severity)
+		if value == 0 || value == 1 && !e.cfg.Info {
+			continue
+		}
+		port := ""
+		if fd.Subject.Port != 0 {
+			port = strconv.Itoa(int(fd.Subject.Port))
+		}
+		labels := [5]string{
+			findingLabel(fd.Namespace, scenes), clean(fd.ID), clean(string(fd.Subject.Side)), port, clean(fd.Subject.Service),
+		}
+		byLabels[labels] = max(byLabels[labels], value)
+	}
+	rows := make([]row, 0, len(byLabels))
+	for labels, value := range byLabels {
+		rows = append(rows, row{value, labels})
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(b.value, a.value), slices.Compare(a.labels[:], b.labels[:]))
+	})
+	for i := range rows {
+		if i == maxFindings {
+			v.dropped += len(rows) - i
+			break
+		}
+		v.put(e.families.finding, rows[i].value, rows[i].labels[:]...)
+	}
+}
+
+// findingLabel is the label of the one namespace of that name; where several
+// have it, the finding doesn't say which, and the label is the bare name.
+func findingLabel(name string, scenes []*scene) string {
+	label, found := clean(name), 0
+	for _, s := range scenes {
+		if s.ns.Name == name {
+			label = s.label
+			found++
+		}
+	}
+	if found > 1 {
+		return clean(name)
+	}
+	return label
+}
+
+func severity(s snapshot.Severity) float64 {
+	switch s {
+	case snapshot.Info:
+		return 1
+	case snapshot.Warning:
+		return 2
+	case snapshot.Critical:
+		return 3
+	}
+	return 0
+}
