@@ -1,0 +1,202 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf16"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
+)
+
+// Limits of /api/v1/sockets.
+const (
+	DefaultSockets = 100
+	MaxSockets     = 1000
+	socketsTimeout = 10 * time.Second
+)
+
+// A SocketQuery says which sockets are asked for; its fields narrow the
+// answer together.
+type SocketQuery struct {
+	States []string      // names as in a report; empty: all
+	Remote netip.Prefix  // the remote address is in it; not valid: any
+	Port   uint16        // the local or the remote port; 0: any
+	Older  time.Duration // age at least this; 0: any
+	Limit  int           // rows at most, 1 to MaxSockets
+}
+
+// socketsHandler lists live sockets for one request at a time.
+type socketsHandler struct {
+	list   func(context.Context, SocketQuery) (any, error)
+	logger *slog.Logger
+	busy   atomic.Bool
+}
+
+func (h *socketsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.list == nil {
+		refuse(w, http.StatusNotFound, "there are no live sockets: the source is a recording or another host")
+		return
+	}
+	q, err := parseSocketQuery(r.URL.RawQuery)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if !h.busy.CompareAndSwap(false, true) {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusTooManyRequests, "another request for sockets is under way: one at a time is answered")
+		return
+	}
+	body, err := h.ask(r.Context(), q)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		refuse(w, http.StatusGatewayTimeout, fmt.Sprintf("listing the sockets took more than %v", socketsTimeout))
+	case err != nil && r.Context().Err() != nil: // the client has gone
+	case err != nil:
+		h.logger.Warn("listing sockets failed", "err", err)
+		refuse(w, http.StatusInternalServerError, "listing the sockets failed: "+err.Error())
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		write(w, r, append(body, '\n'))
+	}
+}
+
+// ask lists and encodes; the next request may come when both are done.
+func (h *socketsHandler) ask(ctx context.Context, q SocketQuery) ([]byte, error) {
+	defer h.busy.Store(false)
+	ctx, cancel := context.WithTimeout(ctx, socketsTimeout)
+	defer cancel()
+	rows, err := h.list(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(rows)
+	return printable(body), err
+}
+
+// printable writes the characters of a JSON text that are not printable (bidi
+// and the like: json.Marshal leaves them) as \uXXXX. They can stand only
+// within strings, where that means the same.
+func printable(body []byte) []byte {
+	if bytes.IndexFunc(body, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return body
+	}
+	var b bytes.Buffer
+	for _, r := range string(body) {
+		switch {
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default: // a surrogate pair
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return b.Bytes()
+}
+
+func parameters() []string { return []string{"state", "remote", "port", "older", "limit"} }
+
+// parseSocketQuery reads the parameters; an error names the one that is wrong
+// and what is allowed.
+func parseSocketQuery(raw string) (SocketQuery, error) {
+	q := SocketQuery{Limit: DefaultSockets}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return q, fmt.Errorf("the query is malformed: %w", err)
+	}
+	names := make([]string, 0, len(values))
+	for name := range values {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the same query, the same complaint
+	for _, name := range names {
+		all := values[name]
+		if !slices.Contains(parameters(), name) {
+			return q, fmt.Errorf("unknown parameter %s: allowed are %s", quote(name), strings.Join(parameters(), ", "))
+		}
+		if len(all) > 1 && name != "state" {
+			return q, fmt.Errorf("%s is given %d times: give it once", name, len(all))
+		}
+		if err := q.set(name, strings.Join(all, ",")); err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+func (q *SocketQuery) set(name, value string) error {
+	wrong := func(want string) error { return fmt.Errorf("%s=%s: %s", name, quote(value), want) }
+	switch name {
+	case "state":
+		for state := range strings.SplitSeq(value, ",") {
+			if !slices.Contains(states(), state) {
+				return wrong("want one or more of " + strings.Join(states(), ", "))
+			}
+			if !slices.Contains(q.States, state) {
+				q.States = append(q.States, state)
+			}
+		}
+	case "remote":
+		p, err := netip.ParsePrefix(value)
+		if err != nil {
+			a, err := netip.ParseAddr(value)
+			if err != nil || a.Zone() != "" {
+				return wrong("want an address or a prefix, such as 10.0.0.9 or 10.0.0.0/8")
+			}
+			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+		}
+		q.Remote = p.Masked()
+	case "port":
+		n, err := strconv.ParseUint(value, 10, 16)
+		if err != nil || n == 0 {
+			return wrong("want a port from 1 to 65535")
+		}
+		q.Port = uint16(n)
+	case "older":
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 {
+			return wrong("want a duration with its unit, such as 30s or 2h")
+		}
+		q.Older = d
+	case "limit":
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > MaxSockets {
+			return wrong(fmt.Sprintf("want a number from 1 to %d", MaxSockets))
+		}
+		q.Limit = n
+	}
+	return nil
+}
+
+// states are the names of TCP states, as in a report.
+func states() []string {
+	var names []string
+	for name := range new(snapshot.States).Named {
+		names = append(names, name)
+	}
+	return names
+}
+
+// quote shows a client's text, shortened and without control characters.
+func quote(s string) string {
+	const most = 64
+	if len(s) > most {
+		return strconv.QuoteToASCII(s[:most]) + "…"
+	}
+	return strconv.QuoteToASCII(s)
+}
