@@ -1,0 +1,114 @@
+package truth
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twwatch/twwatch/collector"
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/lab"
+)
+
+// look is one pass in the namespace.
+func look(t testing.TB, ns *lab.Namespace) *snapshot.Namespace {
+	t.Helper()
+	return lookFor(t, ns, 0)
+}
+
+func lookFor(t testing.TB, ns *lab.Namespace, d time.Duration) *snapshot.Namespace {
+	t.Helper()
+	var found *snapshot.Namespace
+	err := ns.Do(func() error {
+		c, err := collector.New(collector.Config{})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		window, err := c.Look(t.Context(), d)
+		if err != nil {
+			return err
+		}
+		last := window[len(window)-1]
+		for _, gap := range last.Incomplete {
+			t.Errorf("incomplete: %+v", gap)
+		}
+		found = last.Namespaces[0]
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func addr(s string) netip.Addr         { return netip.MustParseAddr(s) }
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// flow finds the flow of one side to (client) or on (server) a port, with one
+// remote address; nil if there is none.
+func flow(n *snapshot.Namespace, side snapshot.Side, remote string, port uint16) *snapshot.Flow {
+	for i := range n.Flows {
+		if f := &n.Flows[i]; f.Side == side && f.Remote == remote && f.Port == port {
+			return f
+		}
+	}
+	return nil
+}
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func sysctls(t testing.TB, ns *lab.Namespace, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if err := ns.Sysctl(pairs[i], pairs[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// get fetches a page from a server in the namespace.
+func get(ns *lab.Namespace, url string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
+			c, err := ns.Open(addrPort(address), lab.ConnOptions{})
+			if err != nil {
+				return nil, err
+			}
+			defer c.Close()
+			fd, err := syscall.Dup(c.FD())
+			if err != nil {
+				return nil, err
+			}
+			f := os.NewFile(uintptr(fd), address)
+			defer f.Close()
+			return net.FileConn(f)
+		},
+	}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return string(body), err
+}

@@ -1,0 +1,172 @@
+package truth
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/twwatch/twwatch/collector"
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/lab"
+)
+
+// Bursts of known size land in the second of the timeline in which they were
+// closed, and the sum is exact.
+func TestTimelineBursts(t *testing.T) {
+	b := newBench(t, "net.ipv4.ip_local_port_range", "20000 60999")
+	b.serve(server)
+	type burst struct {
+		size     int
+		from, to time.Time // within which it was closed
+	}
+	var bursts []burst
+	for i, size := range []int{150, 40, 310, 25} {
+		// Apart by 1.7 s, so that they fall on different places of a second.
+		if i > 0 {
+			at := bursts[i-1].from.Add(1700 * time.Millisecond)
+			lab.Eventually(t, 5*time.Second, func() error {
+				if time.Now().Before(at) {
+					return fmt.Errorf("burst %d is due at %v", i, at)
+				}
+				return nil
+			})
+		}
+		from := time.Now()
+		b.churn(size, lab.Storm{Remotes: remotes(server)})
+		bursts = append(bursts, burst{size, from, time.Now()})
+	}
+	n := look(t, b.ns)
+	sum := 0
+	for _, v := range n.TimeWait.OpenedPerSecond {
+		sum += int(v)
+	}
+	if sum != 525 {
+		t.Errorf("the timeline holds %d closes, want 525", sum)
+	}
+	tick := 10 * time.Millisecond // of the timer that ages are read from
+	for _, burst := range bursts {
+		first := 59 - int(n.SampledAt.Sub(burst.from.Add(-tick)).Seconds())
+		last := 59 - int(n.SampledAt.Sub(burst.to.Add(tick)).Seconds())
+		got := 0
+		for i := first; i <= min(last, 59); i++ {
+			got += int(n.TimeWait.OpenedPerSecond[i])
+		}
+		if got != burst.size {
+			t.Errorf("seconds %d to %d hold %d closes, want %d: %v", first, last, got, burst.size, n.TimeWait.OpenedPerSecond)
+		}
+	}
+}
+
+// A steady load on loopback under tcp_tw_reuse=2, the kernel's default,
+// recycles its own sockets: rows/60 reads half of 400/s and a sixth of
+// 1,500/s. No rate shown may be wrong, from the first seconds to beyond the
+// minute.
+func TestSteadyRatesUnderReuse(t *testing.T) {
+	for _, perSecond := range []float64{400, 1500} {
+		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
+			t.Parallel()
+			ns := lab.NewT(t)
+			sysctls(t, ns, "net.ipv4.tcp_tw_reuse", "2", "net.ipv4.ip_local_port_range", "32768 60999")
+			must[*lab.Server](t)(ns.Listen(addrPort(server), lab.ListenOptions{}))
+			const whole = 75 * time.Second
+			ctx, cancel := context.WithTimeout(t.Context(), whole+30*time.Second)
+			defer cancel()
+			done := make(chan lab.Result, 1)
+			go func() {
+				res, _ := ns.Run(ctx, lab.Storm{
+					Remotes: []netip.AddrPort{addrPort(server)}, Rate: perSecond, Duration: whole, Times: true,
+				})
+				done <- res
+			}()
+			looks := steadyLooks(t, ns, done)
+			res := <-done
+			if res.FirstError != nil || float64(res.Closed) < 0.99*perSecond*whole.Seconds() {
+				t.Fatalf("the load itself was not steady: %d closed, %v", res.Closed, res.FirstError)
+			}
+			for _, r := range looks {
+				checkRates(t, r, &res)
+			}
+		})
+	}
+}
+
+// steadyLooks looks every 5 s while the storm runs, as the daemon does.
+func steadyLooks(t *testing.T, ns *lab.Namespace, done chan lab.Result) []*snapshot.Report {
+	t.Helper()
+	var looks []*snapshot.Report
+	err := ns.Do(func() error {
+		c, err := collector.New(collector.Config{Interval: 5 * time.Second, CPUBudget: 1})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for r, err := range c.Reports(t.Context()) {
+			if err != nil {
+				return err
+			}
+			if len(done) > 0 {
+				return nil
+			}
+			looks = append(looks, r)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(looks) < 14 {
+		t.Fatalf("%d looks in 75 s", len(looks))
+	}
+	return looks
+}
+
+// checkRates holds every rate of a report against the storm's own record.
+func checkRates(t *testing.T, r *snapshot.Report, res *lab.Result) {
+	t.Helper()
+	n := r.Namespaces[0]
+	since := n.SampledAt.Sub(res.Start)
+	closedIn := func(from, to time.Duration) float64 {
+		count := 0
+		for _, at := range res.Times {
+			if at > from && at <= to {
+				count++
+			}
+		}
+		return float64(count)
+	}
+	f := flow(n, snapshot.Client, "127.0.0.1", 1000)
+	if f == nil {
+		if since > 2*time.Second {
+			t.Errorf("at %v: the flow is missing", since)
+		}
+		return
+	}
+	if !f.SurvivorsOnly || !n.TimeWait.OpenedPerSecondFloor {
+		t.Errorf("at %v: survivors_only %v, floor %v", since, f.SurvivorsOnly, n.TimeWait.OpenedPerSecondFloor)
+	}
+	if f.CloseRate == nil {
+		t.Fatalf("at %v: no rate", since)
+	}
+	window := time.Duration(f.CloseRateSeconds * float64(time.Second))
+	if window == 0 || since < window {
+		return
+	}
+	// The storm notes a close when the call returns and the kernel counts in
+	// ticks of 4 ms: what lies within slack of the window's edges may fall on
+	// either side.
+	const slack = 25 * time.Millisecond
+	between := func(name string, got float64, window time.Duration) {
+		t.Helper()
+		low := closedIn(since-window+slack, since-slack) / window.Seconds()
+		high := closedIn(since-window-slack, since+slack) / window.Seconds()
+		if got < low || got > high {
+			t.Errorf("at %v: %s %v over %v, true between %v and %v", since, name, got, window, low, high)
+		}
+	}
+	between("the flow's rate", *f.CloseRate, window)
+	if w := n.TimeWait; n.CoveredSeconds > 0 && w.CloseRate != nil && since > 6*time.Second {
+		between("the namespace's rate by "+w.CloseRateBy, *w.CloseRate, time.Duration(n.CoveredSeconds*float64(time.Second)))
+	}
+}

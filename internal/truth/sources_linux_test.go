@@ -1,0 +1,118 @@
+package truth
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/twwatch/twwatch/collector"
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/lab"
+)
+
+// Where sock_diag can't be had, /proc/net/tcp gives the same states, flows,
+// timeline and ports, and what is lost is said.
+func TestProcSource(t *testing.T) {
+	b := newBench(t)
+	b.serve(server)
+	b.serve("[::1]:1001")
+	b.churn(60, lab.Storm{Remotes: remotes(server)})
+	b.churn(20, lab.Storm{Remotes: remotes("[::1]:1001")})
+	b.open(5, server, lab.ConnOptions{})
+	diag := look(t, b.ns)
+	var proc *snapshot.Report
+	err := b.ns.Do(func() error {
+		c, err := collector.New(collector.Config{ForceProc: true})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		proc, err = c.Pass(t.Context())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := proc.Namespaces[0]
+	if n.Source != "proc" || len(proc.Incomplete) != 1 || proc.Incomplete[0].Stage != "dump" || proc.Incomplete[0].Fix == "" {
+		t.Errorf("source %q, gaps %+v", n.Source, proc.Incomplete)
+	}
+	if diff := cmp.Diff(named(&diag.States), named(&n.States)); diff != "" {
+		t.Errorf("states (-inet_diag +proc):\n%s", diff)
+	}
+	names := func(n *snapshot.Namespace) map[flowName]string {
+		m := map[flowName]string{}
+		for _, f := range n.Flows {
+			free := 0
+			if f.Ports != nil {
+				free = f.Ports.Free
+			}
+			m[flowName{f.Side, f.Local, f.Remote, f.Port}] = fmt.Sprint(named(&f.States), free)
+		}
+		return m
+	}
+	if diff := cmp.Diff(names(diag), names(n), cmp.AllowUnexported(flowName{})); diff != "" {
+		t.Errorf("flows (-inet_diag +proc):\n%s", diff)
+	}
+	f := flow(n, snapshot.Client, "127.0.0.1", 1000)
+	if !f.Ports.AtMost {
+		t.Error("bound sockets can't be seen in /proc/net/tcp, and free is not said to be an upper bound")
+	}
+}
+
+// The program works as a user without any right.
+func TestUnprivileged(t *testing.T) {
+	lab.Require(t, "netns")
+	bin := filepath.Join(t.TempDir(), "twwatch")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/twwatch").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b := &bench{t, lab.NewT(t)}
+	b.serve(server)
+	b.churn(50, lab.Storm{Remotes: remotes(server)})
+	nobody := []string{"--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"}
+	// The test's folder is closed to others.
+	for _, dir := range []string{filepath.Dir(bin), filepath.Dir(filepath.Dir(bin))} {
+		if out, err := exec.CommandContext(t.Context(), "chmod", "a+rx", dir).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	out, err := b.ns.Command(t.Context(), "setpriv", append(nobody, bin, "check", "--for=0", "--output=json")...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r, err := snapshot.Decode([]byte(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Incomplete) != 0 || r.Namespaces[0].States.TimeWait != 50 {
+		t.Errorf("gaps %+v, states %+v", r.Incomplete, r.Namespaces[0].States)
+	}
+	// The daemon, too: it serves the same numbers, and ends well.
+	daemon := append([]string{"--preserve-status", "--signal=TERM", "3", "setpriv"}, nobody...)
+	daemon = append(daemon, bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s")
+	done := make(chan error, 1)
+	go func() {
+		out, err := b.ns.Command(context.Background(), "timeout", daemon...)
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		done <- err
+	}()
+	lab.Eventually(t, 5*time.Second, func() error {
+		metrics, err := get(b.ns, "http://127.0.0.1:10060/metrics")
+		if err == nil && !strings.Contains(metrics, `twwatch_sockets{netns="self",state="time_wait"} 50`) {
+			err = fmt.Errorf("no 50 TIME_WAIT in the metrics:\n%.2000s", metrics)
+		}
+		return err
+	})
+	if err := <-done; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
