@@ -1,0 +1,50 @@
+package house
+
+import "testing"
+
+// Each rule of the documents is broken once, and must be noticed.
+
+func TestCommandsComplaints(t *testing.T) {
+	got := checkCommands(t, memory(
+		"Makefile", "test: ## text\n\tmake nothing\nA := b\n",
+		"cmd/twwatch/check.go", "package main\nvar name = \"check\"\n",
+		"cmd/twwatch/check_test.go", "package main\nvar name = \"top\"\n",
+		"README.md", "make prose\n```sh\nmake test FOO=1 # and more\nmake tset\n$ sudo bin/twwatch --x check\n```\n"+
+			"```json\nmake json\n```\n```console\n$ twwatch top | less\nmake output\n```\n",
+	))
+	expect(t, got, `README.md: `+"`make tset`"+`: the Makefile has no target "tset"`, `cmd/twwatch has no command "top"`)
+}
+
+func TestLinksComplaints(t *testing.T) {
+	got := checkLinks(t, memory(
+		"README.md", "# A title: 1 `x`\n[a](docs/a.md) [b](docs/b.md \"title\") [c](#a-title-1-x) [d](#gone) [e](docs/a.md#deep_er)\n"+
+			"![f](https://example.org/gone) [g](docs/a.md#gone)\n`docs/a.md` `docs/gone.md` `elsewhere/gone` `internal/top` `internal/gone/`\n",
+		"docs/a.md", "## deep_er\n[up](../README.md) [out](a/README.md)\n",
+		"internal/x.go", "",
+	))
+	expect(t, got,
+		"README.md: the link to docs/b.md leads nowhere",
+		"README.md: README.md has no heading for the link to #gone",
+		"README.md: docs/a.md has no heading for the link to docs/a.md#gone",
+		"README.md: there is no docs/gone.md",
+		"README.md: there is no internal/gone/",
+		"docs/a.md: the link to a/README.md leads nowhere")
+}
+
+func TestWordsComplaints(t *testing.T) {
+	got := checkWords(t, memory(
+		"a.go", "one\n// see KERNEL"+".md §3\n// net/work/x\n",
+		"b.yml", "dir: /work"+"/main/x\n",
+		"c.bin", "\x00/work"+"/main",
+		".tools/d", "/work"+"/main",
+	))
+	expect(t, got, `a.go:2: "KERNEL`+`.md" is no part`, "b.yml:1:")
+}
+
+func TestCorporaComplaints(t *testing.T) {
+	got := checkCorpora(t, memory(
+		"sysctl/a_test.go", "package sysctl\nfunc FuzzA(f *testing.F) {}\nfunc FuzzB(f *testing.F) {}\n",
+		"sysctl/testdata/fuzz/FuzzA/1", "go test fuzz v1\n",
+	))
+	expect(t, got, "FuzzB has no corpus in sysctl/testdata/fuzz/FuzzB")
+}
