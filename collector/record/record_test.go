@@ -333,6 +333,14 @@ func TestStop(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 
+	soon, cancelSoon := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancelSoon()
+	for r, err := range ReportsFrom(in, "standard input")(soon) { // ends while it waits
+		if r != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, %v", r, err)
+		}
+	}
+
 	path := filepath.Join(t.TempDir(), "a")
 	write(t, path, Options{}, 3)
 	for _, err := range Reports(path)(t.Context()) {

@@ -120,7 +120,7 @@ func (p *poller) ask(ctx context.Context) (*snapshot.Report, error) {
 		return nil, p.failBody(err, reply)
 	}
 	// To its end, or the connection can't serve the next request.
-	_, _ = io.Copy(io.Discard, io.LimitReader(body, 4096))
+	_, _ = io.Copy(io.Discard, body)
 	return report, nil
 }
 

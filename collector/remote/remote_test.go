@@ -189,6 +189,7 @@ func TestHostileReplies(t *testing.T) {
 		{"endless", append(start(`,"host":"`), bytes.Repeat([]byte("x"), 17<<20)...), "application/json", "the report is larger than 16 MiB"},
 		{"endless space", bytes.Repeat([]byte(" "), 17<<20), "application/json", "not a twwatch report"},
 		{"bomb", bomb, "application/json", "the report is larger than 16 MiB"},
+		{"gzip without content", append(packed(t, nil)[:10], bytes.Repeat([]byte{0, 0, 0, 0xff, 0xff}, 4<<20)...), "", "the report is larger than 16 MiB"},
 		{"bomb of zeros", packed(t, make([]byte, 20<<20)), "application/json", "not a twwatch report"},
 	}
 	for _, tt := range tests {
@@ -246,7 +247,11 @@ func TestNobodyThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
+	begin := time.Now()
 	_, err = once(t, Config{URL: "http://" + silent.Addr().String(), Timeout: 50 * time.Millisecond})
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
 	if err == nil || !strings.Contains(err.Error(), "no whole reply within 50ms") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
@@ -285,6 +290,7 @@ func TestTLS(t *testing.T) {
 		{s.URL, file("name.yml", "tls_config: {ca_file: ca.pem, server_name: other.invalid}\n"), "(tls_config: server_name)"},
 		{"http" + strings.TrimPrefix(s.URL, "https"), "", "answered 400 Bad Request: it speaks HTTPS: write https://"},
 		{s.URL, file("typo.yml", "basic_auht: {}\n"), "typo.yml: "},
+		{s.URL, file("hostile.yml", "\"a\\e\\u202eb\": 1\n"), `a\x1b\u202eb`},
 		{s.URL, file("both.yml", "basic_auth: {username: a}\nauthorization: {credentials: b}\n"), "at most one of"},
 		{s.URL, filepath.Join(dir, "none.yml"), "no such file"},
 		{s.URL, file("noca.yml", "tls_config: {ca_file: none.pem}\n"), "none.pem"},
@@ -332,6 +338,7 @@ func TestPoll(t *testing.T) {
 			return
 		}
 		_, _ = w.Write(reports[n])
+		_, _ = w.Write(bytes.Repeat([]byte{'\n'}, 66000)) // more than is read with the report
 	}))
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {

@@ -52,6 +52,7 @@ func TestReader(t *testing.T) {
 		{"no last line feed", bytes.TrimSuffix(bytes.Repeat(line, 2), []byte("\n")), 2},
 		{"indented", bytes.Repeat(pretty, 2), 2},
 		{"mixed, empty lines", slicesConcat([]byte("\r\n\n"), line, []byte("\n \t\n"), pretty, line), 3},
+		{"brackets in strings", slicesConcat([]byte(minimal(`,"x":"\\\"}{[\\\\"`)), line), 2},
 		{"packed", packed(t, bytes.Repeat(line, 3)), 3},
 		{"packed twice, in a row", slicesConcat(packed(t, line), packed(t, line)), 2},
 	}
