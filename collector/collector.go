@@ -169,6 +169,12 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 	return append(window, r), nil
 }
 
+// Stages are the names that the gaps of a report can bear: what can fail by
+// itself.
+func Stages() []string {
+	return []string{stageCounters, stageLimits, stageDump, stageBound, stageCloseWait}
+}
+
 // netDir is the calling thread's own: /proc/self would be the main thread's.
 func (c *Collector) netDir() string { return c.cfg.Proc + "/thread-self/net" }
 

@@ -26,6 +26,15 @@ const (
 	maxLookups = 1024
 )
 
+// What of a pass can fail by itself.
+const (
+	stageCounters  = "counters"
+	stageLimits    = "limits"
+	stageDump      = "dump"
+	stageBound     = "bound"
+	stageCloseWait = "close_wait_age"
+)
+
 // Pass looks once. Whatever could not be seen is a gap in the report; the
 // error is for a look that saw no socket at all, or a cancelled one.
 func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
@@ -94,7 +103,7 @@ func (p *pass) run(ctx context.Context) error {
 func (p *pass) readCounters() {
 	var err error
 	if p.sample, err = counters.Read(p.netDir()); err != nil {
-		p.gap("counters", err, "some counters of the kernel; rules that need their growth stay silent",
+		p.gap(stageCounters, err, "some counters of the kernel; rules that need their growth stay silent",
 			"check that proc is mounted and readable")
 	}
 	p.ns.Counters, p.ns.Sockstat, p.ns.Conntrack = p.sample.Counters, p.sample.Sockstat, p.sample.Conntrack
@@ -104,18 +113,18 @@ func (p *pass) readLimits() {
 	var err error
 	if p.files == nil {
 		if p.files, err = sysctl.Open(p.cfg.Proc + "/sys"); err != nil {
-			p.gap("limits", err, "the kernel's limits: ports and buckets can't be compared with anything",
+			p.gap(stageLimits, err, "the kernel's limits: ports and buckets can't be compared with anything",
 				"check that proc is mounted and that /proc/sys/net is readable")
 			return
 		}
 	}
 	if p.ns.Limits, err = p.files.Read(); err != nil {
-		p.gap("limits", err, "the settings named", "check that /proc/sys/net is readable")
+		p.gap(stageLimits, err, "the settings named", "check that /proc/sys/net is readable")
 	}
 	if p.self.host {
 		host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
 		if err != nil {
-			p.gap("limits", err, "limits of the whole host", "check that /proc/sys/net is readable")
+			p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
 		}
 		p.report.HostLimits = &host
 	}
@@ -157,7 +166,7 @@ func (p *pass) dump(ctx context.Context) error {
 		return fmt.Errorf("collector: pass: %w", ctx.Err())
 	}
 	if rows > 0 {
-		p.gap("dump", err, fmt.Sprintf("the sockets after the first %d", rows), "look again; if it stays, report it")
+		p.gap(stageDump, err, fmt.Sprintf("the sockets after the first %d", rows), "look again; if it stays, report it")
 		return nil
 	}
 	return p.dumpProc(ctx, err)
@@ -171,14 +180,14 @@ func (p *pass) dumpProc(ctx context.Context, why error) error {
 			if rows == 0 {
 				return fmt.Errorf("collector: no socket can be seen: %w; and %w", why, err)
 			}
-			p.gap("dump", err, fmt.Sprintf("the sockets after the first %d", rows), "look again")
+			p.gap(stageDump, err, fmt.Sprintf("the sockets after the first %d", rows), "look again")
 			break
 		}
 		rows++
 		p.table.Add(s)
 	}
 	if why != nil {
-		p.gap("dump", why, "devices, bound sockets, and the age of CLOSE_WAIT sockets: /proc/net/tcp was read instead, which costs more",
+		p.gap(stageDump, why, "devices, bound sockets, and the age of CLOSE_WAIT sockets: /proc/net/tcp was read instead, which costs more",
 			"allow NETLINK_SOCK_DIAG sockets (seccomp, gVisor) and load the kernel module tcp_diag")
 	}
 	return nil
@@ -231,13 +240,13 @@ func (p *pass) bound(ctx context.Context) {
 		return
 	}
 	if _, err := p.walk(ctx, inetdiag.Query{States: inetdiag.StatesOf(inetdiag.BoundInactive)}, p.table.Bound); err != nil {
-		p.gap("bound", err, "sockets that are bound and not connected: free ports are an upper bound", "look again")
+		p.gap(stageBound, err, "sockets that are bound and not connected: free ports are an upper bound", "look again")
 		return
 	}
 	// A TIME_WAIT always passes the filter, so asking for it would tell nothing.
 	live := inetdiag.AllStates &^ inetdiag.StatesOf(inetdiag.TimeWait, inetdiag.Listen)
 	if _, err := p.walk(ctx, inetdiag.Query{States: live, Filter: inetdiag.ExplicitBind()}, p.table.Bound); err != nil {
-		p.gap("bound", err, "sockets that were bound before they connected: free ports are an upper bound", "look again")
+		p.gap(stageBound, err, "sockets that were bound before they connected: free ports are an upper bound", "look again")
 		return
 	}
 	p.table.SetBoundSeen()
@@ -274,7 +283,7 @@ func (p *pass) closeWaitAges(ctx context.Context) {
 	}
 	if failed != nil {
 		p.hangUp()
-		p.gap("close_wait_age", failed, "the age of some CLOSE_WAIT sockets", "look again")
+		p.gap(stageCloseWait, failed, "the age of some CLOSE_WAIT sockets", "look again")
 	}
 }
 

@@ -112,6 +112,7 @@ func recordings() map[string][]*snapshot.Report {
 		"warning":             {at(0, 100), at(15, 20000)},
 		"critical":            {at(0, 100), at(15, 20000), at(30, 28232)},
 		"recovered":           {at(0, 28232), at(15, 100)},
+		"still":               {at(0, 28232), at(15, 28232)},
 		"incomplete":          {incomplete},
 		"incomplete-critical": {incompleteCritical},
 		"hostile":             {hostile},

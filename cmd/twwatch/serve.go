@@ -200,7 +200,7 @@ func (s *server) serve(ctx context.Context, cfg configuration, listeners []net.L
 		Flows: s.metricFlows(), ServerRemotes: s.serverRemotes,
 		Errors: func() map[string]uint64 { return s.hub.Errors() },
 	})
-	hubConfig := hub.Config{Source: source, OnFrame: metrics.Observe, Interval: s.interval, Logger: s.logger}
+	hubConfig := hub.Config{Source: source, OnFrame: metrics.Observe, Interval: s.interval, Stages: collector.Stages(), Logger: s.logger}
 	if !s.source.remote() { // another twwatch has judged already
 		hubConfig.Judge = s.judgeFrame
 	}
@@ -253,11 +253,16 @@ func (s *server) judgeFrame(r *snapshot.Report) {
 func (s *server) attend(ctx context.Context, failed <-chan error) error {
 	hangups, stop := s.env.hangups()
 	defer stop()
-	s.notify("READY=1")
 	watchdog := watchdogTicks(s)
 	defer watchdog.Stop()
+	first, forget := s.hub.Subscribe()
+	defer func() { _ = forget() }() // a subscription that ended early tells nothing here
 	for {
 		select {
+		case _, more := <-first: // only now is there something to serve
+			if first = nil; more {
+				s.notify("READY=1")
+			}
 		case <-ctx.Done():
 			s.logger.Info("Stopping")
 			return nil

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/promslog"
+
 	"github.com/twwatch/twwatch/collector/snapshot"
 )
 
@@ -222,6 +224,30 @@ func TestReload(t *testing.T) {
 		t.Errorf("after the reload: %q", got)
 	}
 	d.end()
+}
+
+// The next report is judged by the thresholds that the file has now.
+func TestReloadThresholds(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "twwatch.yaml")
+	if err := os.WriteFile(file, []byte("thresholds: {ports_slow_ratio: 0.6}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e, _, _ := testEnv(t)
+	inv, err := parse(e, []string{"serve", "--config.file=" + file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{env: e, logger: slog.New(slog.DiscardHandler), level: promslog.NewLevel(), judge: newJudge(inv.cfg.thresholds)}
+	r := newReloader(s, inv.cfg)
+	for _, want := range []float64{0.6, 0.9} {
+		if got := s.judge.thresholds.Load().All()["ports_slow_ratio"]; got != want {
+			t.Errorf("ports_slow_ratio %v, want %v", got, want)
+		}
+		if err := os.WriteFile(file, []byte("thresholds: {ports_slow_ratio: 0.9}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.reload()
+	}
 }
 
 // The port in use is told in one line, before anything else is done.

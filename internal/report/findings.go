@@ -35,17 +35,37 @@ func (p *page) findings(r *snapshot.Report) {
 		if f != lead || r.Verdict != snapshot.Critical && r.Verdict != snapshot.Warning {
 			p.paragraph(2, 0, nil, f.Summary)
 		}
-		for _, e := range f.Evidence[:min(len(f.Evidence), maxLines)] {
+		if f.BecauseOf != "" {
+			p.paragraph(2, 2, p.Style.Dim, "follows from "+f.BecauseOf)
+		}
+		p.recommendations(f)
+		p.evidence(f)
+	}
+}
+
+// evidence writes the numbers behind a finding: where each was read is for who
+// wants to check it.
+func (p *page) evidence(f *snapshot.Finding) {
+	evidence := f.Evidence[:min(len(f.Evidence), maxLines)]
+	if p.Verbose {
+		for _, e := range evidence {
 			source := ""
 			if e.Source != "" {
 				source = " (" + e.Source + ")"
 			}
 			p.paragraph(2, 2, nil, "- "+e.What+": "+amount(e)+source)
 		}
-		if f.BecauseOf != "" {
-			p.paragraph(2, 2, p.Style.Dim, "follows from "+f.BecauseOf)
+		return
+	}
+	var seen []string
+	for _, e := range evidence {
+		if strings.Contains(e.What, e.Unit) { // "free ports" needs no unit
+			e.Unit = ""
 		}
-		p.recommendations(f)
+		seen = append(seen, e.What+" "+amount(e))
+	}
+	if len(seen) > 0 {
+		p.paragraph(2, 2, p.Style.Dim, "Measured: "+strings.Join(seen, "; "))
 	}
 }
 

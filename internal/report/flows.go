@@ -209,7 +209,7 @@ func notes(f *snapshot.Flow) string {
 		case ports.SecondsToExhaustion != nil:
 			exhausted = "out of ports in " + draw.Duration(float64(*ports.SecondsToExhaustion)) + " at this rate"
 		}
-		if ports.Blocked > 0 {
+		if ports.Blocked*100 >= ports.Range { // fewer stand in the namespace's own line
 			blocked = plural(ports.Blocked, "port") + " blocked by others' binds"
 		}
 	}
