@@ -52,8 +52,9 @@ func demoCommand() command {
 // here.
 func (f *demoFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
 	if !lab.Inside() {
-		fmt.Fprintf(e.stdout, "A private network namespace is made. In it, clients open %d connections a second to %v\n"+
-			"and close them at once; they have %s ports. Nothing leaves this machine.\n\n", f.rate, demoServer, draw.Count(int64(f.ports)))
+		fmt.Fprintf(e.stdout, "In a private network namespace, clients open %d connections a second to\n"+
+			"%v and close them at once; they have %s ports.\nNothing leaves this machine.\n\n",
+			f.rate, demoServer, draw.Count(int64(f.ports)))
 		return lab.InPrivateNamespace(ctx, cfg.args, lab.Stdio{In: os.Stdin, Out: e.stdout, Err: e.stderr})
 	}
 	if err := lab.Prepare(); err != nil {
@@ -104,7 +105,7 @@ func (f *demoFlags) storm(ctx context.Context, e env, cfg configuration, ns *lab
 	if err := report.Text(e.stdout, d.last, e.textOptions(5, false)); err != nil {
 		return statusFailed, fmt.Errorf("writing the report: %w", err)
 	}
-	fmt.Fprintf(e.stdout, "\nThe clients say: %s connections made, %s refused with %q.\nOn your own host: twwatch check\n",
+	fmt.Fprintf(e.stdout, "\nThe clients say: %s connections made, %s refused with\n%q. On your own host: twwatch check\n",
 		draw.Count(int64(out.Opened)), draw.Count(int64(out.Failed[syscall.EADDRNOTAVAIL])), syscall.EADDRNOTAVAIL.Error())
 	return statusHealthy, nil
 }
@@ -161,13 +162,13 @@ func (d *demonstration) tell(at time.Duration, before *snapshot.Report) {
 		}
 		left := ""
 		if s := f.Ports.SecondsToExhaustion; s != nil && f.Ports.Free > 0 {
-			left = ", none left in " + draw.Duration(float64(*s))
+			left = ", none in " + draw.Duration(float64(*s))
 		}
 		rate := "–"
 		if f.CloseRate != nil {
 			rate = draw.Rate(*f.CloseRate)
 		}
-		fmt.Fprintf(d.w, "%5s  %7s TIME_WAIT  %8s closed  %7s of %s ports free%s\n", draw.Duration(at.Truncate(time.Second).Seconds()),
+		fmt.Fprintf(d.w, "%5s %6s TIME_WAIT %8s closed %6s of %s ports free%s\n", draw.Duration(at.Truncate(time.Second).Seconds()),
 			draw.Count(int64(f.States.TimeWait)), rate, draw.Count(int64(f.Ports.Free)), draw.Count(int64(f.Ports.Range-f.Ports.Reserved)), left)
 		break
 	}

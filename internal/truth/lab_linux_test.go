@@ -1,6 +1,7 @@
 package truth
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -111,4 +114,48 @@ func get(ns *lab.Namespace, url string) (string, error) {
 		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
 	}
 	return string(body), err
+}
+
+// program is twwatch, built, in a folder that every user may enter.
+func program(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "twwatch")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/twwatch").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return bin
+}
+
+// nobody runs what follows as a user without any right.
+func nobody() []string {
+	return []string{
+		"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs",
+	}
+}
+
+// start runs a program in the namespace until stop, which sends SIGTERM and
+// gives what the program wrote and how it ended.
+func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte, error)) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	return func() ([]byte, error) {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			return out.Bytes(), err
+		}
+		err := <-ended
+		return out.Bytes(), err
+	}
 }

@@ -1,11 +1,8 @@
 package truth
 
 import (
-	"context"
 	"fmt"
-	"os/exec"
-	"path/filepath"
-	"strings"
+	"regexp"
 	"testing"
 	"time"
 
@@ -69,21 +66,11 @@ func TestProcSource(t *testing.T) {
 // The program works as a user without any right.
 func TestUnprivileged(t *testing.T) {
 	lab.Require(t, "netns")
-	bin := filepath.Join(t.TempDir(), "twwatch")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/twwatch").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	b := &bench{t, lab.NewT(t)}
+	bin := program(t)
+	b := newBench(t, "net.ipv4.ip_local_port_range", "32768 60999")
 	b.serve(server)
 	b.churn(50, lab.Storm{Remotes: remotes(server)})
-	nobody := []string{"--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"}
-	// The test's folder is closed to others.
-	for _, dir := range []string{filepath.Dir(bin), filepath.Dir(filepath.Dir(bin))} {
-		if out, err := exec.CommandContext(t.Context(), "chmod", "a+rx", dir).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
-	out, err := b.ns.Command(t.Context(), "setpriv", append(nobody, bin, "check", "--for=0", "--output=json")...)
+	out, err := b.ns.Command(t.Context(), "setpriv", append(nobody()[1:], bin, "check", "--for=0", "--output=json")...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -95,24 +82,16 @@ func TestUnprivileged(t *testing.T) {
 		t.Errorf("gaps %+v, states %+v", r.Incomplete, r.Namespaces[0].States)
 	}
 	// The daemon, too: it serves the same numbers, and ends well.
-	daemon := append([]string{"--preserve-status", "--signal=TERM", "3", "setpriv"}, nobody...)
-	daemon = append(daemon, bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s")
-	done := make(chan error, 1)
-	go func() {
-		out, err := b.ns.Command(context.Background(), "timeout", daemon...)
-		if err != nil {
-			err = fmt.Errorf("%w\n%s", err, out)
-		}
-		done <- err
-	}()
-	lab.Eventually(t, 5*time.Second, func() error {
+	stop := start(t, b.ns, append(nobody(), bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s")...)
+	lab.Eventually(t, 20*time.Second, func() error {
 		metrics, err := get(b.ns, "http://127.0.0.1:10060/metrics")
-		if err == nil && !strings.Contains(metrics, `twwatch_sockets{netns="self",state="time_wait"} 50`) {
-			err = fmt.Errorf("no 50 TIME_WAIT in the metrics:\n%.2000s", metrics)
+		// A flow enters with its second pass.
+		if err == nil && !regexp.MustCompile(`twwatch_flow_sockets\{.*port="1000".*side="client",state="time_wait"\} 50\n`).MatchString(metrics) {
+			err = fmt.Errorf("no flow with 50 TIME_WAIT in %s", regexp.MustCompile(`(?m)^twwatch_(flow_)?sockets.*$`).FindAllString(metrics, -1))
 		}
 		return err
 	})
-	if err := <-done; err != nil {
-		t.Errorf("serve: %v", err)
+	if out, err := stop(); err != nil {
+		t.Errorf("serve: %v\n%s", err, out)
 	}
 }
