@@ -8,19 +8,26 @@ import (
 	"time"
 )
 
-// An InvalidError is a report of ours that is damaged or out of bounds.
+// An InvalidError is a report of ours, or a list of sockets, that is damaged
+// or out of bounds.
 type InvalidError struct {
 	Path string // where, as in "namespaces[0].flows[3].severity"; "" if not known
 	Err  error
+
+	list bool // it is of a list of sockets
 }
 
 // Error is one line, safe to print.
 func (e *InvalidError) Error() string {
 	reason := oneLine(e.Err.Error())
-	if e.Path == "" {
-		return "the report is damaged: " + reason
+	what := "the report"
+	if e.list {
+		what = "the list"
 	}
-	return "the report is damaged: " + oneLine(e.Path) + ": " + reason
+	if e.Path == "" {
+		return what + " is damaged: " + reason
+	}
+	return what + " is damaged: " + oneLine(e.Path) + ": " + reason
 }
 
 // Unwrap returns the reason.

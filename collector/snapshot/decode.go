@@ -63,7 +63,7 @@ func decode(data []byte) (*Report, error) {
 	l := layouts{}
 	// encoding/json allocates whatever it is told to: {} is 3 bytes of a list
 	// and 500 of a Flow. So lists are counted before.
-	if err := countRows(data, l); err != nil {
+	if err := countRows(data, reflect.TypeFor[Report](), l); err != nil {
 		return nil, err
 	}
 	r := new(Report)

@@ -49,7 +49,7 @@ func TestDecodeOld(t *testing.T) {
 // Keys and values of later versions of the same schema.
 func TestDecodeLater(t *testing.T) {
 	got, err := Decode([]byte(minimal(`,"new":{"flows":[` + strings.Repeat("{},", 5000) + `{}],"deep":[[1],{"a":null}]},"version":"0.9.0",
-		"namespaces":[{"name":"host","sockets":[[1,2],[3,4]],"counters":{"NewCounter":5},"limits":{"tcp_new":[1,2]},
+		"namespaces":[{"name":"host","samples":[[1,2],[3,4]],"counters":{"NewCounter":5},"limits":{"tcp_new":[1,2]},
 		"flows":[{"side":"middle","port":80,"rtt":{"p50":0.1}},{"port":81}]}],
 		"findings":[{"severity":"info","subject":{},"new":[]}]`)))
 	if err != nil {
@@ -137,6 +137,9 @@ func TestDecodeInvalid(t *testing.T) {
 		{strings.Replace(flows(MaxFlows+1), `"flows"`, `"fl\u006fws" `, 1), "flows: more than 1000 elements"},
 		{`,"namespaces":[` + strings.Repeat(`{},`, MaxNamespaces) + `{}]`, "namespaces: more than 1024 elements"},
 		{`,"namespaces":[` + strings.TrimSuffix(strings.Repeat(`{"flows":[`+strings.Repeat("{},", 900)+`{}]},`, 200), ",") + `]`, "more than 131072 rows in all"},
+		{`,"namespaces":[{"sockets":[` + strings.Repeat(`{},`, MaxSampledSockets) + `{}]}]`, "sockets: more than 10000 elements"},
+		{`,"namespaces":[{"sockets_of":-1}]`, "namespaces[0].sockets_of: -1 is less than nothing"},
+		{`,"namespaces":[{"sockets":[{"remote":"` + strings.Repeat("x", MaxString+1) + `"}]}]`, "sockets[0].remote: a string of 4097"},
 		{`,"namespaces":[{"counters":{` + strings.Repeat(`"a":1,`, 1100) + `"b":1}}]`, "counters: more than 1024 elements"},
 		{`,"namespaces":[null]`, "namespaces[0]: null"},
 		{`,"host":"` + strings.Repeat("x", MaxString+1) + `"`, "host: a string of 4097 bytes: at most 4096 are allowed"},

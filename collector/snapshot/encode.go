@@ -36,7 +36,7 @@ func encode(w io.Writer, r *Report, indent bool) error {
 	size := 16 << 10 // what is likely to do, since growing costs as much as writing
 	for _, n := range r.Namespaces {
 		if n != nil {
-			size += 4<<10 + 1200*min(len(n.Flows), MaxFlows)
+			size += 4<<10 + 1200*min(len(n.Flows), MaxFlows) + 256*min(len(n.Sockets), MaxSampledSockets)
 		}
 	}
 	e := encoder{layouts: layouts{}, indent: indent, out: make([]byte, 0, min(size, MaxEncoded))}
@@ -57,8 +57,10 @@ type encoder struct {
 	out     []byte
 	layouts layouts
 	indent  bool
-	depth   int
-	rows    int
+	// unbounded lists may be longer than a report's: their maker bounds them.
+	unbounded bool
+	depth     int
+	rows      int
 }
 
 // value appends v, which stands under the given key.
@@ -153,7 +155,7 @@ func (e *encoder) object(v reflect.Value, key string) error {
 
 func (e *encoder) list(v reflect.Value, key string) error {
 	n := v.Len()
-	if limit := limitOf(key); n > limit {
+	if limit := limitOf(key); n > limit && !e.unbounded {
 		return at(key, fmt.Errorf("%d elements: at most %d are allowed", n, limit))
 	}
 	if numbers, ok := reflect.TypeAssert[[]uint32](v); ok {

@@ -27,6 +27,7 @@ func full(t *testing.T) *Report {
 		Thresholds: map[string]float64{"ports.warning": 0.5, "ports.critical": 0.8},
 		Namespaces: []*Namespace{fullNamespace(t, taken), podNamespace(taken)},
 		Findings:   []Finding{fullFinding(taken)},
+		Redacted:   true,
 	}
 }
 
@@ -89,6 +90,14 @@ func fullNamespace(t *testing.T, taken time.Time) *Namespace {
 		Ports: &PortPool{
 			Range: 28232, Reserved: 5, BlockedListen: 2, BlockedBound: 1, BlockedExplicit: 1, BlockedParity: 4, Blocked: 8, BoundSeen: true,
 		},
+		Sockets: []Socket{{
+			State: "time_wait", Local: "10.20.30.40:41234", Remote: "10.20.30.99:6379", Device: "ens3", AgeSeconds: new(12.5),
+			Timer: "time_wait", TimerSeconds: new(47.5), Cookie: 77001,
+		}, {
+			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", AgeSeconds: new(3605.5),
+			RecvQ: 26, SendQ: 10, UID: new(uint32(33)), Inode: 998877, Cookie: 77123,
+		}},
+		SocketsOf: new(28177),
 	}
 }
 

@@ -111,6 +111,8 @@ func limitOf(key string) int {
 		return MaxCloseWaits
 	case "listeners":
 		return MaxListeners
+	case "sockets":
+		return MaxSampledSockets
 	case "namespaces":
 		return MaxNamespaces
 	case "findings", "incomplete":

@@ -48,11 +48,12 @@ func NewRedactor(key []byte) *Redactor {
 	}
 }
 
-// Redact returns a copy of r without identity. It shares nothing with r that
-// can be changed.
+// Redact returns a copy of r without identity, which says so. It shares
+// nothing with r that can be changed.
 func (r *Redactor) Redact(report *Report) *Report {
 	clear(r.extra)
 	out := deepCopy(reflect.ValueOf(report)).Interface().(*Report)
+	out.Redacted = true
 	// Names first: the texts may hold any of them.
 	out.Host = r.name("host", out.Host)
 	out.BootID = r.name("boot", out.BootID)
@@ -96,6 +97,11 @@ func (r *Redactor) namespace(n *Namespace) {
 		c := &n.CloseWaits[i]
 		c.Local, c.Remote = r.address(c.Local), r.address(c.Remote)
 	}
+	for i := range n.Sockets {
+		s := &n.Sockets[i]
+		s.Local, s.Remote, s.Device = r.address(s.Local), r.address(s.Remote), r.device(s.Device)
+	}
+	SortSockets(n.Sockets) // the order before tells which address is the lower one
 }
 
 // placeholderKind is a namespace's kind, if it is one that this version knows.

@@ -25,6 +25,7 @@ func originals() []string {
 
 func TestRedact(t *testing.T) {
 	r := full(t)
+	r.Redacted = false
 	// Names in other places than where they are learnt.
 	r.Incomplete = append(r.Incomplete, Gap{
 		Stage: "dump", Namespace: "gone/pod-7", Error: `setns "default/cart-5d9f/app": dial 10.20.30.99:6379 via ens3, fe80::1c2d:3eff:fe4f:5a6b%ens3: refused`,
@@ -71,8 +72,29 @@ func TestRedact(t *testing.T) {
 	if n.Flows[2].Remote == "" || n.Flows[2].Port != 443 || !regexp.MustCompile(`^\d+\.\d+\.\d+\.0/24$`).MatchString(n.Flows[2].Remote) {
 		t.Errorf("the prefix became %q", n.Flows[2].Remote)
 	}
+	socket := n.Sockets[slices.IndexFunc(n.Sockets, func(s Socket) bool { return s.Cookie == 77001 })]
+	if socket.Remote != flow.Remote+":6379" || socket.Local != flow.Local+":41234" || socket.Device != flow.Device {
+		t.Errorf("the sampled socket %+v is not of the flow %s → %s", socket, flow.Local, flow.Remote)
+	}
+	if !redacted.Redacted {
+		t.Error("the report doesn't say that it is redacted")
+	}
 	if _, err := Decode(encoded(t, redacted)); err != nil {
 		t.Error(err)
+	}
+}
+
+// The order of a redacted sample doesn't tell which address was the lower one.
+func TestRedactOrdersAnew(t *testing.T) {
+	r := full(t)
+	n := r.Namespaces[0]
+	for i := range 20 {
+		n.Sockets = append(n.Sockets, Socket{Local: "10.0.0.1:1000", Remote: fmt.Sprintf("10.0.%d.1:80", i)})
+	}
+	SortSockets(n.Sockets)
+	got := testRedactor().Redact(r).Namespaces[0].Sockets
+	if !slices.IsSortedFunc(got, func(a, b Socket) int { return strings.Compare(a.Remote, b.Remote) }) {
+		t.Errorf("the order is that of the original: %+v", got)
 	}
 }
 
@@ -97,7 +119,7 @@ func TestRedactConsistently(t *testing.T) {
 func kept() []string {
 	return []string{
 		"Report.Schema", "Report.Version", "Report.Kernel", "Report.Verdict", "Report.NotJudged", "Gap.Stage",
-		"Namespace.Kind", "Namespace.Source", "TimeWait.CloseRateBy", "Flow.Side", "Flow.Service", "Flow.ServiceBy", "Process.By",
+		"Namespace.Kind", "Namespace.Source", "Socket.State", "Socket.Timer", "TimeWait.CloseRateBy", "Flow.Side", "Flow.Service", "Flow.ServiceBy", "Process.By",
 		"Finding.ID", "Finding.Severity", "Finding.BecauseOf", "Subject.Side", "Subject.Service", "Recommendation.ID",
 	}
 }

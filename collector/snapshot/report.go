@@ -3,7 +3,8 @@
 //
 // A Report is immutable once published: readers share it and never write. It
 // is bounded whatever the host holds (at most [MaxFlows] flows and
-// [MaxCloseWaits] CLOSE_WAIT rows a namespace). The same object is a line of a
+// [MaxCloseWaits] CLOSE_WAIT rows a namespace, and [MaxSampledSockets] sockets
+// where a sample of them was asked for). The same object is a line of a
 // recording, an answer of the API and the output of --output=json; the names
 // of its keys are a contract, to which keys are added but from which none is
 // taken. The package holds no judgement and asks the kernel nothing.
@@ -24,6 +25,8 @@ const (
 	MaxFlows      = 1000
 	MaxCloseWaits = 256
 	MaxListeners  = 256
+	// MaxSampledSockets is the most 4-tuples that a namespace's sample holds.
+	MaxSampledSockets = 10_000
 )
 
 // Report is one pass over every namespace watched, and its findings.
@@ -48,6 +51,8 @@ type Report struct {
 	Thresholds map[string]float64 `json:"thresholds,omitempty"` // in force when judged
 	Namespaces []*Namespace       `json:"namespaces"`
 	Findings   []Finding          `json:"findings"`
+	// Redacted is set by a [Redactor]: no address and no name is the host's.
+	Redacted bool `json:"redacted,omitempty"`
 }
 
 // Gap is something that could not be seen.
@@ -86,6 +91,13 @@ type Namespace struct {
 	// Ports is what every client flow of this namespace shares; nil where the
 	// kernel's range is unknown.
 	Ports *PortPool `json:"ports,omitempty"`
+	// Sockets is a random sample of the sockets that have a remote end, each
+	// as likely as any other, in the order of [SortSockets]; all of them where
+	// there are no more than were asked for. None unless asked for.
+	Sockets []Socket `json:"sockets,omitempty"`
+	// SocketsOf is how many sockets Sockets was chosen from; nil where no
+	// sample was asked for.
+	SocketsOf *int `json:"sockets_of,omitempty"`
 }
 
 // States counts sockets by TCP state. syn_recv includes the request sockets

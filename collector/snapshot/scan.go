@@ -28,9 +28,9 @@ type counter struct {
 }
 
 // countRows refuses data with more elements in a list or map of the model than
-// [limitOf] allows, without allocating them.
-func countRows(data []byte, l layouts) error {
-	c := counter{layouts: l, known: reflect.TypeFor[Report]()}
+// [limitOf] allows, without allocating them. They will be read into a root.
+func countRows(data []byte, root reflect.Type, l layouts) error {
+	c := counter{layouts: l, known: root}
 	for i := 0; i < len(data); i++ {
 		var err error
 		switch data[i] {

@@ -1,6 +1,6 @@
 package snapshot
 
-// Socket is one socket of a list of 4-tuples; it is no part of a report.
+// Socket is one socket of a list of 4-tuples, or of a report's sample of them.
 type Socket struct {
 	State  string `json:"state"`            // as in States: "time_wait"
 	Local  string `json:"local"`            // address:port
