@@ -11,13 +11,16 @@ import (
 	promconfig "github.com/prometheus/common/config"
 )
 
-// reportPath is where a twwatch answers with its report.
-const reportPath = "/api/v1/report"
+// Where a twwatch answers.
+const (
+	reportPath  = "/api/v1/report"
+	socketsPath = "/api/v1/sockets"
+)
 
 // defaultTimeout bounds one request where the Config doesn't.
 const defaultTimeout = 10 * time.Second
 
-// Config says where reports come from.
+// Config says which twwatch is asked, and how.
 type Config struct {
 	// URL is the base address of the other twwatch, as in
 	// "http://host:10060". A path is kept, for a proxy that serves it there.
@@ -26,24 +29,26 @@ type Config struct {
 	// HTTP clients (tls_config, basic_auth, authorization, proxy_url, …); ""
 	// is none. Paths in it are relative to it.
 	HTTPConfigFile string
-	// Interval is the time from one request to the next; 0 asks once.
+	// Interval is the time from one request for a report to the next; 0 asks
+	// once.
 	Interval time.Duration
-	// Timeout bounds one request with its reply; 0 is 10 s.
+	// Timeout bounds one request with its reply; 0 is 10 s, and 15 s for
+	// sockets, which the other side has to look for first.
 	Timeout time.Duration
 }
 
 // Check reports what is wrong with the configuration, without asking the
 // other side.
 func (c Config) Check() error {
-	if _, err := c.endpoint(); err != nil {
+	if _, err := c.endpoint(reportPath); err != nil {
 		return err
 	}
 	_, err := c.client()
 	return err
 }
 
-// endpoint returns the address of the report.
-func (c Config) endpoint() (*url.URL, error) {
+// endpoint returns the address of what the other twwatch has under that path.
+func (c Config) endpoint(path string) (*url.URL, error) {
 	wrong := func(format string, args ...any) (*url.URL, error) {
 		return nil, fmt.Errorf("remote: source %s: %s", quote(c.URL), fmt.Sprintf(format, args...))
 	}
@@ -65,10 +70,13 @@ func (c Config) endpoint() (*url.URL, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return wrong("want an address without ? and #")
 	}
-	if trimmed := strings.TrimRight(u.Path, "/"); strings.HasSuffix(trimmed, reportPath) {
-		u.Path, u.RawPath = strings.TrimSuffix(trimmed, reportPath), ""
+	for _, known := range []string{reportPath, socketsPath} {
+		if trimmed := strings.TrimRight(u.Path, "/"); strings.HasSuffix(trimmed, known) {
+			u.Path, u.RawPath = strings.TrimSuffix(trimmed, known), ""
+			break
+		}
 	}
-	return u.JoinPath(reportPath), nil
+	return u.JoinPath(path), nil
 }
 
 // client makes the HTTP client that the configuration file asks for.

@@ -16,9 +16,9 @@ import (
 	"unicode"
 )
 
-// Error is a request that brought no report.
+// Error is a request that brought no report, or no list.
 type Error struct {
-	URL    string // of the report
+	URL    string // that was asked for
 	Status int    // of the reply if it was not 200, else 0
 	Err    error  // the cause, nil with a Status
 	Fix    string // what to do; may be empty

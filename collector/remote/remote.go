@@ -26,7 +26,7 @@ import (
 func Reports(cfg Config) func(context.Context) iter.Seq2[*snapshot.Report, error] {
 	return func(ctx context.Context) iter.Seq2[*snapshot.Report, error] {
 		return func(yield func(*snapshot.Report, error) bool) {
-			endpoint, err := cfg.endpoint()
+			endpoint, err := cfg.endpoint(reportPath)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -37,7 +37,7 @@ func Reports(cfg Config) func(context.Context) iter.Seq2[*snapshot.Report, error
 				return
 			}
 			defer client.CloseIdleConnections()
-			p := poller{client: client, endpoint: endpoint, timeout: cfg.Timeout}
+			p := poller{client: client, endpoint: endpoint, timeout: cfg.Timeout, packed: true}
 			if p.timeout <= 0 {
 				p.timeout = defaultTimeout
 			}
@@ -51,6 +51,7 @@ type poller struct {
 	client   *http.Client
 	endpoint *url.URL
 	timeout  time.Duration
+	packed   bool // gzip is read
 	last     *snapshot.Report
 }
 
@@ -91,25 +92,15 @@ func (p *poller) seen(r *snapshot.Report) bool {
 	return again
 }
 
-// ask makes one request.
+// ask makes one request for a report.
 func (p *poller) ask(ctx context.Context) (*snapshot.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.endpoint.String(), nil)
+	reply, err := p.get(ctx, statusFix)
 	if err != nil {
-		return nil, p.fail(err)
-	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("Accept-Encoding", "gzip")
-	reply, err := p.client.Do(req)
-	if err != nil {
-		return nil, p.fail(err)
+		return nil, err
 	}
 	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		begin, _ := io.ReadAll(io.LimitReader(reply.Body, 4096)) // and so the connection can serve again
-		return nil, &Error{URL: p.endpoint.String(), Status: reply.StatusCode, Fix: statusFix(reply.StatusCode, begin)}
-	}
 	// What is packed is bounded here, what it unpacks to by the reader.
 	body := &io.LimitedReader{R: reply.Body, N: snapshot.MaxEncoded + 1}
 	report, err := snapshot.NewReader(body).Read()
@@ -124,6 +115,29 @@ func (p *poller) ask(ctx context.Context) (*snapshot.Report, error) {
 	return report, nil
 }
 
+// get makes one request. A reply that is returned has the status 200; of
+// another, fix says what to do by its status and its body's beginning.
+func (p *poller) get(ctx context.Context, fix func(status int, begin []byte) string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.endpoint.String(), nil)
+	if err != nil {
+		return nil, p.fail(err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if p.packed {
+		req.Header.Set("Accept-Encoding", "gzip")
+	}
+	reply, err := p.client.Do(req)
+	if err != nil {
+		return nil, p.fail(err)
+	}
+	if reply.StatusCode == http.StatusOK {
+		return reply, nil
+	}
+	defer reply.Body.Close()
+	begin, _ := io.ReadAll(io.LimitReader(reply.Body, 4096)) // and so the connection can serve again
+	return nil, &Error{URL: p.endpoint.String(), Status: reply.StatusCode, Fix: fix(reply.StatusCode, begin)}
+}
+
 // failBody is the error for a reply that is no report.
 func (p *poller) failBody(err error, reply *http.Response) error {
 	if _, ok := errors.AsType[*snapshot.NotReportError](err); ok {
@@ -133,7 +147,7 @@ func (p *poller) failBody(err error, reply *http.Response) error {
 	}
 	if _, ok := errors.AsType[*snapshot.CutError](err); ok {
 		e := p.fail(errCut)
-		e.Fix = "the connection was closed early: look at the other side's log, and at proxies between"
+		e.Fix = cutFix
 		return e
 	}
 	if place, ok := errors.AsType[*snapshot.ReportError](err); ok {
@@ -143,3 +157,5 @@ func (p *poller) failBody(err error, reply *http.Response) error {
 }
 
 var errCut = errors.New("the reply ends in the middle of the report")
+
+const cutFix = "the connection was closed early: look at the other side's log, and at proxies between"
