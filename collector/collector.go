@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -48,21 +49,25 @@ type Config struct {
 	Proc string
 	// ForceProc reads /proc/net/tcp although sock_diag may be there.
 	ForceProc bool
+	// SampleSockets is how many 4-tuples each report holds, chosen at random;
+	// at most snapshot.MaxSampledSockets, 0 is none.
+	SampleSockets int
 }
 
 // Collector looks at one network namespace: that of the thread which made it.
 // It is for one goroutine.
 type Collector struct {
-	cfg      Config
-	self     identity
-	conn     *inetdiag.Conn
-	files    *sysctl.Files
-	services *advice.Services
-	table    *flow.Table
-	memory   flow.Memory
-	ledger   ledger.Ledger
-	last     counters.Set  // of the last pass
-	cpu      time.Duration // of the last pass
+	cfg       Config
+	self      identity
+	conn      *inetdiag.Conn
+	files     *sysctl.Files
+	services  *advice.Services
+	table     *flow.Table
+	reservoir *reservoir // nil: no sample
+	memory    flow.Memory
+	ledger    ledger.Ledger
+	last      counters.Set  // of the last pass
+	cpu       time.Duration // of the last pass
 }
 
 // New makes a Collector for the namespace of the calling thread, which has to
@@ -82,11 +87,17 @@ func New(cfg Config) (*Collector, error) {
 		return nil, fmt.Errorf("collector: interval %v: give more than 0 and at most %v, or TIME_WAIT sockets pass unseen",
 			cfg.Interval, MaxInterval)
 	}
+	if cfg.SampleSockets < 0 || cfg.SampleSockets > snapshot.MaxSampledSockets {
+		return nil, fmt.Errorf("collector: a sample of %d sockets: give at most %d", cfg.SampleSockets, snapshot.MaxSampledSockets)
+	}
 	services, err := advice.LoadServices()
 	if err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
 	}
 	c := &Collector{cfg: cfg, services: services, table: flow.NewTable()}
+	if cfg.SampleSockets > 0 {
+		c.reservoir = newReservoir(cfg.SampleSockets, rand.Uint64(), rand.Uint64())
+	}
 	if c.self, err = identify(cfg.Proc); err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
 	}

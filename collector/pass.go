@@ -95,6 +95,7 @@ func (p *pass) run(ctx context.Context) error {
 		p.closeWaitAges(ctx)
 	}
 	p.table.Fill(p.ns)
+	p.fillSample(ctx)
 	p.compareBuckets()
 	p.remember()
 	return nil
@@ -158,7 +159,7 @@ const (
 // can't be had at all, /proc/net/tcp is the poorer source.
 func (p *pass) dump(ctx context.Context) error {
 	p.ns.Source = sourceDiag
-	rows, err := p.walk(ctx, inetdiag.Query{}, p.table.Add)
+	rows, err := p.walk(ctx, inetdiag.Query{}, p.taker())
 	if err == nil {
 		return nil
 	}
@@ -174,7 +175,7 @@ func (p *pass) dump(ctx context.Context) error {
 
 func (p *pass) dumpProc(ctx context.Context, why error) error {
 	p.ns.Source = sourceProc
-	rows := 0
+	rows, take := 0, p.taker()
 	for s, err := range inetdiag.ProcSockets(ctx, p.netDir()) {
 		if err != nil {
 			if rows == 0 {
@@ -184,7 +185,7 @@ func (p *pass) dumpProc(ctx context.Context, why error) error {
 			break
 		}
 		rows++
-		p.table.Add(s)
+		take(s)
 	}
 	if why != nil {
 		p.gap(stageDump, why, "devices, bound sockets, and the age of CLOSE_WAIT sockets: /proc/net/tcp was read instead, which costs more",

@@ -2,6 +2,8 @@ package collector
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -15,126 +17,227 @@ import (
 // MaxSockets is the most rows that one list of sockets has.
 const MaxSockets = 100_000
 
-// SocketQuery says which sockets are asked for; its fields narrow the answer
-// together, and its zero value asks for all.
-type SocketQuery struct {
-	States inetdiag.States // 0: all
-	Remote netip.Prefix    // the remote address is in it; not valid: any
-	Port   uint16          // the local or the remote port; 0: any
-	Older  time.Duration   // age at least this: TIME_WAIT and CLOSE_WAIT only, since no other age is known
-	Limit  int             // rows at most; 0 or more than MaxSockets: MaxSockets
+// Sockets lists the sockets of the calling thread's namespace, in the kernel's
+// order, at most MaxSockets. It uses a socket of its own, so it may run beside
+// a pass.
+//
+// Where sock_diag can't be had, /proc/net/tcp is read, and the list says what
+// is lost by that. A [*snapshot.QueryError] is a question that has no answer;
+// with any other error, the list holds the rows before it.
+func (c *Collector) Sockets(ctx context.Context, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
+	dial := func() (*inetdiag.Conn, error) { return inetdiag.Dial(nil) }
+	if c.cfg.ForceProc {
+		dial = func() (*inetdiag.Conn, error) { return nil, inetdiag.ErrNotSupported }
+	}
+	return c.listSockets(ctx, q, dial)
 }
 
-// Sockets lists the sockets of the calling thread's namespace, in the
-// kernel's order; truncated says that there were more. It uses a socket of its
-// own, so it may run beside a pass. Rows come with their error.
-func (c *Collector) Sockets(ctx context.Context, q SocketQuery) (sockets []snapshot.Socket, truncated bool, err error) {
-	limit := q.Limit
-	if limit <= 0 || limit > MaxSockets {
-		limit = MaxSockets
-	}
-	conn, err := inetdiag.Dial(nil)
+func (c *Collector) listSockets(ctx context.Context, q snapshot.SocketQuery, dial func() (*inetdiag.Conn, error)) (*snapshot.SocketList, error) {
+	w, err := newWanted(q)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	defer conn.Close()
-	length := timeWaitLength(c.cfg.Proc)
-	names := deviceNames()
-	sockets = []snapshot.Socket{}
-	for s, err := range conn.Sockets(ctx, q.dump()) {
-		if err != nil {
-			return sockets, truncated, err
-		}
-		age := socketAge(s, length)
-		if q.Older > 0 && (age < 0 || age < q.Older) {
-			continue
-		}
-		if len(sockets) == limit {
-			return sockets, true, nil
-		}
-		sockets = append(sockets, describe(s, age, names))
+	l := listing{wanted: w, length: c.timeWaitLength(), names: deviceNames(), list: &snapshot.SocketList{Sockets: []snapshot.Socket{}}}
+	rows, why := l.dump(ctx, dial)
+	if why == nil || rows > 0 || ctx.Err() != nil {
+		return l.list, wrapSockets(why)
 	}
-	return sockets, false, nil
+	if w.older > 0 && !w.states.Has(inetdiag.TimeWait) {
+		return l.list, wrapSockets(fmt.Errorf("the age of CLOSE_WAIT sockets can't be known without sock_diag: %w", why))
+	}
+	l.list.Lost = fmt.Sprintf("devices, cookies, bound sockets and the age of CLOSE_WAIT sockets: /proc/net/tcp was read, since sock_diag can't be had (%v)", why)
+	if err := l.proc(ctx, c.netDir()); err != nil {
+		return l.list, wrapSockets(fmt.Errorf("%w; and sock_diag can't be had: %w", err, why))
+	}
+	return l.list, nil
 }
 
-// dump lets the kernel do the filtering.
-func (q SocketQuery) dump() inetdiag.Query {
-	d := inetdiag.Query{States: q.States}
-	if d.States == 0 {
-		d.States = inetdiag.AllStates | inetdiag.StatesOf(inetdiag.BoundInactive)
+func wrapSockets(err error) error {
+	if err == nil {
+		return nil
 	}
-	if q.Older > 0 {
-		d.States &= inetdiag.StatesOf(inetdiag.TimeWait, inetdiag.CloseWait)
+	return fmt.Errorf("collector: sockets: %w", err)
+}
+
+// wanted is a query as the rows of a dump are held against it.
+type wanted struct {
+	states inetdiag.States
+	remote netip.Prefix
+	port   uint16
+	older  time.Duration
+	limit  int
+}
+
+func newWanted(q snapshot.SocketQuery) (wanted, error) {
+	if err := q.Check(); err != nil {
+		return wanted{}, err
 	}
-	if d.States.Has(inetdiag.Close) {
-		d.States |= inetdiag.StatesOf(inetdiag.BoundInactive) // its rows say CLOSE
+	w := wanted{remote: q.Remote, port: q.Port, older: q.Older, limit: q.Limit}
+	if w.limit == 0 || w.limit > MaxSockets {
+		w.limit = MaxSockets
 	}
-	d.Info = d.States.Has(inetdiag.CloseWait) // for its age
+	for _, name := range q.States {
+		state, err := inetdiag.ParseState(name)
+		if err != nil { // Check knows the same names
+			return wanted{}, &snapshot.QueryError{Field: "state", Reason: err.Error()}
+		}
+		w.states |= inetdiag.StatesOf(state)
+	}
+	if w.states == 0 {
+		w.states = inetdiag.AllStates
+	}
+	if w.older > 0 {
+		w.states &= inetdiag.StatesOf(inetdiag.TimeWait, inetdiag.CloseWait) // not empty: see Check
+	}
+	return w, nil
+}
+
+// query lets the kernel do the filtering.
+func (w *wanted) query() inetdiag.Query {
+	q := inetdiag.Query{States: w.states}
+	if q.States.Has(inetdiag.Close) {
+		q.States |= inetdiag.StatesOf(inetdiag.BoundInactive) // its rows say CLOSE
+	}
+	q.Info = q.States.Has(inetdiag.CloseWait) // for its age
 	var filters []inetdiag.Filter
-	if q.Remote.IsValid() {
-		filters = append(filters, inetdiag.Remote(q.Remote))
+	if w.remote.IsValid() {
+		filters = append(filters, inetdiag.Remote(w.remote))
 	}
-	if q.Port != 0 {
-		filters = append(filters, inetdiag.Or(inetdiag.LocalPort(q.Port), inetdiag.RemotePort(q.Port)))
+	if w.port != 0 {
+		filters = append(filters, inetdiag.Or(inetdiag.LocalPort(w.port), inetdiag.RemotePort(w.port)))
 	}
 	if len(filters) > 0 {
-		d.Filter = inetdiag.And(filters...)
+		q.Filter = inetdiag.And(filters...)
 	}
-	return d
+	return q
 }
 
-// socketAge is how long a socket is in TIME_WAIT or CLOSE_WAIT, −1 if that
-// can't be known.
-func socketAge(s *inetdiag.Socket, timeWait time.Duration) time.Duration {
-	switch s.State() {
-	case inetdiag.TimeWait:
-		return max(0, timeWait-time.Duration(s.Expires())*time.Millisecond)
-	case inetdiag.CloseWait:
-		if info, ok := s.Info(); ok {
-			return info.LastAckRecv
+// match does the kernel's filtering where it doesn't do it itself.
+func (w *wanted) match(s *inetdiag.Socket) bool {
+	return w.states.Has(s.State()) &&
+		(w.port == 0 || w.port == s.SrcPort() || w.port == s.DstPort()) &&
+		(!w.remote.IsValid() || snapshot.Covers(w.remote, s.Dst().Addr()))
+}
+
+// A listing is one list under way.
+type listing struct {
+	wanted
+	length time.Duration // of a TIME_WAIT
+	names  func(uint32) string
+	list   *snapshot.SocketList
+}
+
+// dump asks the kernel; rows tells how many it showed.
+func (l *listing) dump(ctx context.Context, dial func() (*inetdiag.Conn, error)) (rows int, err error) {
+	conn, err := dial()
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	for s, err := range conn.Sockets(ctx, l.query()) {
+		if errors.Is(err, inetdiag.ErrInterrupted) {
+			break // every row was shown
+		}
+		if err != nil {
+			return rows, err
+		}
+		rows++
+		if !l.add(s) {
+			break
 		}
 	}
-	return -1
+	return rows, nil
 }
 
+func (l *listing) proc(ctx context.Context, netDir string) error {
+	for s, err := range inetdiag.ProcSockets(ctx, netDir) {
+		if err != nil {
+			return err
+		}
+		if l.match(s) && !l.add(s) {
+			break
+		}
+	}
+	return nil
+}
+
+// add appends a socket if it is old enough; false: the list is full.
+func (l *listing) add(s *inetdiag.Socket) bool {
+	age, known := l.age(s)
+	if l.older > 0 && (!known || age < l.older) {
+		return true
+	}
+	if len(l.list.Sockets) == l.limit {
+		l.list.Truncated = true
+		return false
+	}
+	r := rowOf(s)
+	d := r.describe(l.names)
+	if known {
+		d.AgeSeconds = seconds(age)
+	}
+	l.list.Sockets = append(l.list.Sockets, d)
+	return true
+}
+
+// age is how long a socket is in TIME_WAIT or CLOSE_WAIT.
+func (l *listing) age(s *inetdiag.Socket) (age time.Duration, known bool) {
+	switch s.State() {
+	case inetdiag.TimeWait:
+		return timeWaitAge(s.Expires(), l.length), true
+	case inetdiag.CloseWait:
+		if info, ok := s.Info(); ok {
+			return info.LastAckRecv, true
+		}
+	}
+	return 0, false
+}
+
+// timeWaitAge is how long a mini-socket lives that expires in so many ms.
+func timeWaitAge(expires uint32, length time.Duration) time.Duration {
+	return max(0, length-time.Duration(expires)*time.Millisecond)
+}
+
+func seconds(d time.Duration) *float64 { return new(d.Seconds()) }
+
 // timeWaitLength is 60 s on every kernel but Alibaba's.
-func timeWaitLength(proc string) time.Duration {
-	files, err := sysctl.Open(proc + "/sys")
+func (c *Collector) timeWaitLength() time.Duration {
+	files, err := sysctl.Open(c.cfg.Proc + "/sys")
 	if err != nil {
 		return time.Minute
 	}
 	defer files.Close()
-	if l, err := files.Read(); err == nil && l.TCPTWTimeout != nil {
-		return time.Duration(*l.TCPTWTimeout) * time.Second
+	limits, _ := files.Read() // the setting is absent almost everywhere
+	return timeWaitOf(limits)
+}
+
+func timeWaitOf(limits sysctl.Limits) time.Duration {
+	if limits.TCPTWTimeout != nil {
+		return time.Duration(*limits.TCPTWTimeout) * time.Second
 	}
 	return time.Minute
 }
 
-func describe(s *inetdiag.Socket, age time.Duration, device func(uint32) string) snapshot.Socket {
+// describe is the row for readers, without its age.
+func (r *row) describe(device func(uint32) string) snapshot.Socket {
 	d := snapshot.Socket{
-		State: s.State().String(), Local: s.Src().String(), RecvQ: s.RQueue(), SendQ: s.WQueue(),
-		Inode: s.Inode(), Cookie: s.Cookie(),
+		State: r.state.String(), Local: r.id.Src().String(), RecvQ: r.rqueue, SendQ: r.wqueue,
+		Inode: r.inode, Cookie: r.id.Cookie(),
 	}
-	if s.DstPort() != 0 {
-		d.Remote = s.Dst().String()
+	if dst := r.id.Dst(); dst.Port() != 0 {
+		d.Remote = dst.String()
 	}
-	if i := s.Interface(); i != 0 {
+	if i := r.id.Interface(); i != 0 {
 		d.Device = device(i)
 	}
-	if age >= 0 {
-		seconds := age.Seconds()
-		d.AgeSeconds = &seconds
+	if !r.mini {
+		d.UID = new(r.uid)
 	}
-	if !s.Mini() {
-		uid := s.UID()
-		d.UID = &uid
-	}
-	if t := s.Timer(); t != 0 {
+	if r.timer != 0 {
 		// idiag_timer, include/uapi/linux/inet_diag.h.
 		names := []string{"", "retransmit", "keepalive", "time_wait", "probe0"}
-		d.Timer = names[min(int(t), len(names)-1)]
-		left := float64(s.Expires()) / 1000
-		d.TimerSeconds = &left
+		d.Timer = names[min(int(r.timer), len(names)-1)]
+		d.TimerSeconds = new(float64(r.expires) / 1000)
 	}
 	return d
 }

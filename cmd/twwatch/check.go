@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -26,6 +27,7 @@ const checkExamples = `
   twwatch check --fail-on=critical           for a script: warnings are no failure
   twwatch check --output=json | jq .verdict
   twwatch check --source=storm.jsonl.gz      judge the end of a recording anew
+  twwatch check --source=storm.jsonl.gz --as-recorded
   twwatch check --source=http://web-1:10060  ask a twwatch that serves elsewhere
 `
 
@@ -39,11 +41,12 @@ func (o *outputFlags) define(cmd *kingpin.CmdClause) {
 
 type checkFlags struct {
 	outputFlags
-	source  sourceFlags
-	look    time.Duration
-	failOn  string
-	flows   int
-	verbose bool
+	source     sourceFlags
+	asRecorded bool
+	look       time.Duration
+	failOn     string
+	flows      int
+	verbose    bool
 }
 
 func checkCommand() command {
@@ -56,6 +59,8 @@ func checkCommand() command {
 				Default("3s").SetValue(durationValue{&f.look, 0, 10 * time.Minute})
 			f.outputFlags.define(cmd)
 			f.source.define(cmd)
+			cmd.Flag("as-recorded", "Show the verdict and the findings that the last report of a recording carries, instead of judging it anew. Another twwatch's are always shown as they are.").
+				BoolVar(&f.asRecorded)
 			cmd.Flag("fail-on", "The least severity that makes the exit status other than 0: warning or critical.").
 				Default("warning").SetValue(choiceValue{&f.failOn, []string{"warning", "critical"}})
 			cmd.Flag("flows", "How many flows to show for each namespace, as text.").Default("10").SetValue(intValue{&f.flows, 1, snapshot.MaxFlows})
@@ -66,9 +71,19 @@ func checkCommand() command {
 }
 
 func (f *checkFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
-	r, err := f.source.look(ctx, f.look, newJudge(cfg.thresholds))
+	j := newJudge(cfg.thresholds)
+	if f.asRecorded {
+		if f.source.live() {
+			return statusFailed, errors.New("--as-recorded: only a recording carries a verdict: name one with --source")
+		}
+		j = nil
+	}
+	r, err := f.source.look(ctx, f.look, j)
 	if err != nil {
 		return statusFailed, err
+	}
+	if f.asRecorded && r.Verdict == "" {
+		return statusFailed, fmt.Errorf("%s: the last report carries no verdict: judge it without --as-recorded", f.source.source)
 	}
 	err = buffered(e.stdout, func(w io.Writer) error {
 		if f.format == "json" {

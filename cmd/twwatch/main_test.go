@@ -107,7 +107,24 @@ func recordings() map[string][]*snapshot.Report {
 	ns.Name, ns.Flows[0].Service, ns.Flows[0].Device = evil, evil, evil
 	ns.Flows[0].Processes = []snapshot.Process{{PID: 1, Comm: evil, Share: 1}}
 	hostile.Incomplete = []snapshot.Gap{{Stage: evil, Namespace: evil, Error: evil, Lost: evil, Fix: evil}}
+	unlike := at(15, 100) // its verdict is not what its numbers say now
+	unlike.Verdict = snapshot.Critical
+	unlike.Findings = []snapshot.Finding{{
+		ID: "of-another-version", Severity: snapshot.Critical, Namespace: "host", Summary: "A rule of another version was broken.",
+	}}
+	unjudged := at(0, 100)
+	unjudged.Verdict = ""
+	hostileSockets := at(0, 100)
+	hostileSockets.Host = evil
+	hostileSockets.Namespaces[0].Sockets = []snapshot.Socket{{State: evil, Local: evil, Remote: evil, Device: evil, Timer: evil, TimerSeconds: new(1.0)}}
 	return map[string][]*snapshot.Report{
+		"as-recorded":         {at(0, 28232), unlike},
+		"unjudged":            {unjudged},
+		"sampled":             {sampled(at(0, 28232), 3), at(15, 100)},
+		"sampled-idle":        {sampled(at(0, 3), 3), sampled(at(15, 0), 0)},
+		"sampled-none":        {sampled(at(0, 0), 0)},
+		"sampled-all":         {sampled(at(0, 3), 3)},
+		"sampled-hostile":     {hostileSockets},
 		"healthy":             {at(0, 90), at(15, 100)},
 		"warning":             {at(0, 100), at(15, 20000)},
 		"critical":            {at(0, 100), at(15, 20000), at(30, 28232)},
@@ -147,6 +164,18 @@ func recorded(second int, timeWait uint32) *snapshot.Report {
 			}},
 		}},
 	}
+}
+
+// sampled adds the first n of three sockets to a report.
+func sampled(r *snapshot.Report, n int) *snapshot.Report {
+	of := int(r.Namespaces[0].States.TimeWait)
+	r.Namespaces[0].SocketsOf = &of
+	r.Namespaces[0].Sockets = []snapshot.Socket{
+		{State: "time_wait", Local: "10.0.0.5:40000", Remote: "10.0.0.9:6379", AgeSeconds: new(12.0), Timer: "time_wait", TimerSeconds: new(48.0)},
+		{State: "close_wait", Local: "10.0.0.5:40002", Remote: "10.0.0.9:6379", AgeSeconds: new(600.0), RecvQ: 1, UID: new(uint32(33)), Inode: 4711, Cookie: 7},
+		{State: "established", Local: "10.0.0.5:40004", Remote: "10.1.0.9:443", UID: new(uint32(33)), Inode: 4712, Cookie: 8},
+	}[:n]
+	return r
 }
 
 // A panic is one line and a status, not a trace over the operator's screen.

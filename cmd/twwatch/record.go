@@ -13,13 +13,16 @@ import (
 	"github.com/twwatch/twwatch/collector/snapshot"
 )
 
-const recordHelp = `Write what is seen to a file, one report a line, until interrupted or for as long as --for and --count say. A name that ends in .gz is packed. check, serve and other twwatches read the file as a --source.
+const recordHelp = `Write what is seen to a file, one report a line, until interrupted or for as long as --for and --count say. A name that ends in .gz is packed. check, serve, sockets and other twwatches read the file as a --source.
+
+A report holds flows, not single sockets, so that its size is bounded. --sockets=N adds N of them, chosen at random from all that have a remote end, each as likely as any other; if there are no more than N, all. twwatch sockets lists the last report's.
 
 The file is readable by its owner only, and one that exists is never overwritten. --redact replaces addresses, each by the same other one throughout.`
 
 const recordExamples = `
   twwatch record storm.jsonl.gz                  until ^C
   twwatch record --count=1 now.jsonl
+  twwatch record --count=1 --sockets=1000 now.jsonl.gz
   twwatch record --interval=5s --for=10m --redact for-the-vendor.jsonl.gz
   twwatch check --source=storm.jsonl.gz
 `
@@ -29,6 +32,7 @@ type recordFlags struct {
 	interval time.Duration
 	length   time.Duration
 	count    int
+	sockets  int
 	redact   bool
 }
 
@@ -43,6 +47,8 @@ func recordCommand() command {
 				Default(collector.DefaultInterval.String()).SetValue(durationValue{&f.interval, time.Second, collector.MaxInterval})
 			cmd.Flag("for", "How long to record; 0 is until interrupted.").Default("0").SetValue(durationValue{&f.length, 0, 10000 * time.Hour})
 			cmd.Flag("count", "How many reports to record; 0 is no limit.").Default("0").SetValue(intValue{&f.count, 0, 1_000_000_000})
+			cmd.Flag("sockets", "How many single sockets to add to each report, chosen at random; some 200 bytes each, before packing.").
+				Default("0").SetValue(intValue{&f.sockets, 0, snapshot.MaxSampledSockets})
 			cmd.Flag("redact", "Replace addresses and names consistently, so that the file can be given away.").BoolVar(&f.redact)
 			return f
 		},
@@ -50,7 +56,7 @@ func recordCommand() command {
 }
 
 func (f *recordFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
-	c, err := collector.New(collector.Config{Interval: f.interval, CPUBudget: 1, Version: programVersion()})
+	c, err := collector.New(collector.Config{Interval: f.interval, CPUBudget: 1, Version: programVersion(), SampleSockets: f.sockets})
 	if err != nil {
 		return statusFailed, err
 	}

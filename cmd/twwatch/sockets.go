@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,22 +10,29 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/twwatch/twwatch/collector"
+	"github.com/twwatch/twwatch/collector/record"
+	"github.com/twwatch/twwatch/collector/remote"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
+	"github.com/twwatch/twwatch/internal/draw"
 	"github.com/twwatch/twwatch/internal/report"
-	"github.com/twwatch/twwatch/internal/web"
 )
 
-const socketsHelp = `List single sockets: who is connected to whom, in which state, for how long, and whose it is. The flags narrow the list together. A socket in TIME_WAIT has no owner any more.`
+const socketsHelp = `List single sockets: who is connected to whom, in which state, for how long, and whose it is. The flags narrow the list together. A socket in TIME_WAIT has no owner any more.
+
+Another twwatch (--source=http://…) lists its live sockets, at most 1000 at a time. A recording holds sockets only if it was made with record --sockets=N: those of its last report are listed, a random sample of what was there.`
 
 const socketsExamples = `
   twwatch sockets --state=time-wait --remote=10.0.0.9 --port=6379
   twwatch sockets --state=close-wait --older=1m    leaked, or forgotten
   twwatch sockets --state=close-wait --state=last-ack --output=json
+  twwatch sockets --source=http://web-1:10060 --port=6379
+  twwatch sockets --source=storm.jsonl.gz --state=time-wait
 `
 
 type socketsFlags struct {
 	outputFlags
+	source sourceFlags
 	states []string
 	remote netip.Prefix
 	port   int
@@ -49,6 +54,7 @@ func socketsCommand() command {
 				PlaceHolder("30s").SetValue(durationValue{&f.older, 0, 10000 * time.Hour})
 			cmd.Flag("limit", "How many to list at most.").Default("100").SetValue(intValue{&f.limit, 1, collector.MaxSockets})
 			f.outputFlags.define(cmd)
+			f.source.define(cmd)
 			return f
 		},
 	}
@@ -62,6 +68,12 @@ func (v *statesValue) Set(s string) error {
 	if err != nil {
 		return err
 	}
+	switch state { // the kernel's words for a part of what a list calls
+	case inetdiag.NewSynRecv:
+		state = inetdiag.SynRecv
+	case inetdiag.BoundInactive:
+		state = inetdiag.Close
+	}
 	*v.names = append(*v.names, state.String())
 	return nil
 }
@@ -69,74 +81,117 @@ func (v *statesValue) Set(s string) error {
 func (v *statesValue) String() string     { return fmt.Sprint(*v.names) }
 func (v *statesValue) IsCumulative() bool { return true }
 
-// A socketList is the answer of /api/v1/sockets and of --output=json.
-type socketList struct {
-	Sockets []snapshot.Socket `json:"sockets"`
-	// Truncated says that more sockets match than were asked for.
-	Truncated bool `json:"truncated"`
-}
-
 func (f *socketsFlags) run(ctx context.Context, e env, _ configuration) (int, error) {
-	query, err := f.query()
-	if err != nil {
+	query := snapshot.SocketQuery{States: f.states, Remote: f.remote, Port: uint16(f.port), Older: f.older, Limit: f.limit}
+	if err := query.Check(); err != nil {
 		return statusFailed, fmt.Errorf("--%w", err)
 	}
-	c, err := collector.New(collector.Config{Version: programVersion()})
+	list, err := f.source.sockets(ctx, query)
 	if err != nil {
-		return statusFailed, err
-	}
-	defer c.Close()
-	list, err := listSockets(ctx, c, query)
-	if err != nil {
-		return statusFailed, err
+		return statusFailed, err // a part of the list would look like all of it
 	}
 	err = buffered(e.stdout, func(w io.Writer) error {
 		if f.format == "json" {
-			encoder := json.NewEncoder(w)
-			encoder.SetIndent("", "  ")
-			return encoder.Encode(list)
+			return snapshot.EncodeSockets(w, list)
 		}
-		return report.Sockets(w, list.Sockets, list.Truncated, e.textOptions(0, false))
+		options := e.textOptions(0, false)
+		if list.Sample != nil {
+			describeSample(w, list.Sample, options.Width)
+		}
+		return report.Sockets(w, list.Sockets, list.Truncated, options)
 	})
 	if err != nil {
 		return statusFailed, fmt.Errorf("writing the list: %w", err)
 	}
+	if list.Lost != "" && f.format == "text" {
+		fmt.Fprintln(e.stderr, "twwatch: not in this list: "+oneLine(list.Lost))
+	}
 	return statusHealthy, nil
 }
 
-// query is the collector's; the API's is the same with names for the states.
-func (f *socketsFlags) query() (collector.SocketQuery, error) {
-	q := collector.SocketQuery{Remote: f.remote, Port: uint16(f.port), Older: f.older, Limit: f.limit}
-	for _, name := range f.states {
-		state, err := inetdiag.ParseState(name)
+// sockets lists this kernel's sockets, another twwatch's, or those in a
+// recording.
+func (s *sourceFlags) sockets(ctx context.Context, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.live():
+		c, err := collector.New(collector.Config{Version: programVersion()})
 		if err != nil {
-			return q, err
+			return nil, err
 		}
-		q.States |= inetdiag.StatesOf(state)
+		defer c.Close()
+		return c.Sockets(ctx, q)
+	case s.remote():
+		return remote.Sockets(ctx, remote.Config{URL: s.source, HTTPConfigFile: s.config}, q)
 	}
-	aged := inetdiag.StatesOf(inetdiag.TimeWait, inetdiag.CloseWait)
-	if q.Older > 0 && q.States != 0 && q.States&aged == 0 {
-		return q, errors.New("older: only time_wait and close_wait sockets have an age that can be known")
-	}
-	return q, nil
+	return recordedSockets(ctx, s.source, q)
 }
 
-func listSockets(ctx context.Context, c *collector.Collector, q collector.SocketQuery) (*socketList, error) {
-	rows, truncated, err := c.Sockets(ctx, q)
-	if err != nil {
-		return nil, err // a part of the list would look like all of it
+// recordedSockets lists from the last report that has any sockets, or else
+// from the last that had none to show.
+func recordedSockets(ctx context.Context, path string, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
+	var (
+		sampled []snapshot.Socket
+		sample  *snapshot.SocketSample
+	)
+	for r, err := range record.Reports(path)(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if sockets, of, ok := sampleOf(r); ok && (len(sockets) > 0 || len(sampled) == 0) {
+			sampled = sockets
+			sample = &snapshot.SocketSample{Time: r.Time, Host: r.Host, Redacted: r.Redacted, Sockets: len(sockets), Of: of}
+		}
 	}
-	return &socketList{Sockets: rows, Truncated: truncated}, nil
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if sample == nil {
+		return nil, fmt.Errorf("%s: the recording holds no single sockets: record with --sockets=N", path)
+	}
+	list := &snapshot.SocketList{Sample: sample}
+	list.Sockets, list.Truncated = q.Select(sampled)
+	return list, nil
+}
+
+// sampleOf joins the samples of a report's namespaces; ok is false where none
+// was asked for.
+func sampleOf(r *snapshot.Report) (sockets []snapshot.Socket, of int, ok bool) {
+	for _, n := range r.Namespaces {
+		sockets = append(sockets, n.Sockets...)
+		if n.SocketsOf != nil {
+			of, ok = of+*n.SocketsOf, true
+		}
+	}
+	return sockets, max(of, len(sockets)), ok || len(sockets) > 0
+}
+
+// describeSample says that a list is not all, and of when it is.
+func describeSample(w io.Writer, s *snapshot.SocketSample, width int) {
+	redacted := ""
+	if s.Redacted {
+		redacted = ", redacted"
+	}
+	when := draw.Escape(s.Host) + ", " + s.Time.UTC().Format("2006-01-02 15:04:05 UTC") + redacted
+	what := fmt.Sprintf("a random sample, %s of the %s sockets with a remote end", draw.Count(int64(s.Sockets)), draw.Count(int64(s.Of)))
+	switch {
+	case s.Of == 0:
+		what = "there was no socket with a remote end"
+	case s.Sockets == s.Of:
+		what = fmt.Sprintf("all %s sockets with a remote end", draw.Count(int64(s.Of)))
+	}
+	fmt.Fprintf(w, "Recorded on %s:\n%s\n\n", draw.Truncate(when, width-len("Recorded on :")), what)
 }
 
 // listForAPI answers /api/v1/sockets.
 func listForAPI(c *collector.Collector) socketLister {
-	return func(ctx context.Context, q web.SocketQuery) (any, error) {
-		f := socketsFlags{states: q.States, remote: q.Remote, port: int(q.Port), older: q.Older, limit: q.Limit}
-		query, err := f.query()
+	return func(ctx context.Context, q snapshot.SocketQuery) (any, error) {
+		list, err := c.Sockets(ctx, q)
 		if err != nil {
-			return nil, err
+			return nil, err // as above
 		}
-		return listSockets(ctx, c, query)
+		return list, nil
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/twwatch/twwatch/collector/remote"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/hub"
-	"github.com/twwatch/twwatch/internal/web"
 )
 
 // sourceFlags say where reports come from.
@@ -48,7 +47,8 @@ func (s *sourceFlags) validate() error {
 }
 
 // look returns one judged report: of this kernel after so long a look, the
-// last one of a recording, or another twwatch's newest, as that judged it.
+// last one of a recording, or another twwatch's newest, as that judged it. With
+// a nil judge a recording's is as it was judged then.
 func (s *sourceFlags) look(ctx context.Context, d time.Duration, j *judge) (*snapshot.Report, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
@@ -76,8 +76,9 @@ func lookLive(ctx context.Context, d time.Duration, j *judge) (*snapshot.Report,
 	return window[len(window)-1], nil
 }
 
-// lookRecorded judges every report of a recording as it would have been judged
-// then, and returns the last one. A recording that breaks off gives no report:
+// lookRecorded judges every report of a recording as it would be judged now,
+// each after those before it, and returns the last one; with a nil judge it
+// only returns that. A recording that breaks off gives no report:
 // its last line may be the one that matters.
 func lookRecorded(ctx context.Context, path string, j *judge) (*snapshot.Report, error) {
 	var window []*snapshot.Report
@@ -89,7 +90,9 @@ func lookRecorded(ctx context.Context, path string, j *judge) (*snapshot.Report,
 			window = append(window[:0], window[1:]...)
 		}
 		window = append(window, r)
-		j.judge(window)
+		if j != nil {
+			j.judge(window)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func (s *sourceFlags) lookRemote(ctx context.Context) (*snapshot.Report, error) 
 }
 
 // A socketLister lists live sockets for the API.
-type socketLister = func(context.Context, web.SocketQuery) (any, error)
+type socketLister = func(context.Context, snapshot.SocketQuery) (any, error)
 
 // open makes the source that serve reads; sockets is nil where there are no
 // live ones.

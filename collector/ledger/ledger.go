@@ -19,7 +19,9 @@ type Ledger struct {
 func (l *Ledger) FinAt(cookie uint64) (at int64, ok bool) {
 	if at, ok = l.fin[cookie]; ok {
 		l.Learn(cookie, at)
+		return at, ok
 	}
+	at, ok = l.seen[cookie] // learnt in this pass
 	return at, ok
 }
 

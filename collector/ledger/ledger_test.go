@@ -9,6 +9,9 @@ func TestFinIsKeptWhileAskedFor(t *testing.T) {
 	}
 	l.Learn(7, 100)
 	l.Learn(8, 200)
+	if at, ok := l.FinAt(7); !ok || at != 100 {
+		t.Fatalf("in the same pass FinAt(7) = %d, %v, want 100, true", at, ok)
+	}
 	l.EndPass()
 	if at, ok := l.FinAt(7); !ok || at != 100 {
 		t.Fatalf("FinAt(7) = %d, %v, want 100, true", at, ok)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/hub"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 	// Sockets lists live sockets; the answer is encoded as JSON. It is called
 	// by one request at a time, with a context that ends after ten seconds.
 	// Nil where the source has no live sockets.
-	Sockets func(context.Context, SocketQuery) (any, error)
+	Sockets func(context.Context, snapshot.SocketQuery) (any, error)
 
 	// Auth tells that every request is authenticated before it gets here.
 	Auth bool

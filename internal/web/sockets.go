@@ -28,19 +28,9 @@ const (
 	socketsTimeout = 10 * time.Second
 )
 
-// A SocketQuery says which sockets are asked for; its fields narrow the
-// answer together.
-type SocketQuery struct {
-	States []string      // names as in a report; empty: all
-	Remote netip.Prefix  // the remote address is in it; not valid: any
-	Port   uint16        // the local or the remote port; 0: any
-	Older  time.Duration // age at least this; 0: any
-	Limit  int           // rows at most, 1 to MaxSockets
-}
-
 // socketsHandler lists live sockets for one request at a time.
 type socketsHandler struct {
-	list   func(context.Context, SocketQuery) (any, error)
+	list   func(context.Context, snapshot.SocketQuery) (any, error)
 	logger *slog.Logger
 	busy   atomic.Bool
 }
@@ -75,7 +65,7 @@ func (h *socketsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // ask lists and encodes; the next request may come when both are done.
-func (h *socketsHandler) ask(ctx context.Context, q SocketQuery) ([]byte, error) {
+func (h *socketsHandler) ask(ctx context.Context, q snapshot.SocketQuery) ([]byte, error) {
 	defer h.busy.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, socketsTimeout)
 	defer cancel()
@@ -113,8 +103,8 @@ func parameters() []string { return []string{"state", "remote", "port", "older",
 
 // parseSocketQuery reads the parameters; an error names the one that is wrong
 // and what is allowed.
-func parseSocketQuery(raw string) (SocketQuery, error) {
-	q := SocketQuery{Limit: DefaultSockets}
+func parseSocketQuery(raw string) (snapshot.SocketQuery, error) {
+	q := snapshot.SocketQuery{Limit: DefaultSockets}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return q, fmt.Errorf("the query is malformed: %w", err)
@@ -132,14 +122,14 @@ func parseSocketQuery(raw string) (SocketQuery, error) {
 		if len(all) > 1 && name != "state" {
 			return q, fmt.Errorf("%s is given %d times: give it once", name, len(all))
 		}
-		if err := q.set(name, strings.Join(all, ",")); err != nil {
+		if err := set(&q, name, strings.Join(all, ",")); err != nil {
 			return q, err
 		}
 	}
-	return q, nil
+	return q, q.Check() // what each of them allows may make no sense together
 }
 
-func (q *SocketQuery) set(name, value string) error {
+func set(q *snapshot.SocketQuery, name, value string) error {
 	wrong := func(want string) error { return fmt.Errorf("%s=%s: %s", name, quote(value), want) }
 	switch name {
 	case "state":

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
 )
 
 func TestSocketQuery(t *testing.T) {
-	var got SocketQuery
+	var got snapshot.SocketQuery
 	h, _ := start(t, 1)
 	cfg := config(h)
-	cfg.Sockets = func(ctx context.Context, q SocketQuery) (any, error) {
+	cfg.Sockets = func(ctx context.Context, q snapshot.SocketQuery) (any, error) {
 		got = q
 		if _, ok := ctx.Deadline(); !ok {
 			t.Error("no deadline")
@@ -24,7 +26,7 @@ func TestSocketQuery(t *testing.T) {
 		return map[string]string{"comm": "a\u202eb\x1b\U000e0001"}, nil
 	}
 	site := Handler(cfg)
-	for query, want := range map[string]SocketQuery{
+	for query, want := range map[string]snapshot.SocketQuery{
 		"": {Limit: 100},
 		"state=time_wait,close_wait&remote=10.1.2.3&port=443&older=90s&limit=1000": {
 			States: []string{"time_wait", "close_wait"}, Remote: netip.MustParsePrefix("10.1.2.3/32"), Port: 443, Older: 90 * time.Second, Limit: 1000,
@@ -51,6 +53,7 @@ func TestSocketQuery(t *testing.T) {
 		"port=80&port=81":                  {"port is given 2 times"},
 		"older=30":                         {"older=", "30s"},
 		"older=-1s":                        {"older="},
+		"older=1s&state=established":       {"older: only time_wait and close_wait sockets have an age"},
 		"limit=0":                          {"limit=", "1 to 1000"},
 		"limit=1001":                       {"limit="},
 		"colour=red":                       {"colour", "allowed are state, remote, port, older, limit"},
@@ -74,7 +77,7 @@ func TestSocketsAreSingleFlight(t *testing.T) {
 	h, _ := start(t, 1)
 	cfg := config(h)
 	entered, leave := make(chan bool), make(chan error)
-	cfg.Sockets = func(context.Context, SocketQuery) (any, error) {
+	cfg.Sockets = func(context.Context, snapshot.SocketQuery) (any, error) {
 		entered <- true
 		return []int{}, <-leave
 	}
@@ -103,7 +106,7 @@ func TestSocketsPanic(t *testing.T) {
 	h, _ := start(t, 1)
 	cfg := config(h)
 	calls := 0
-	cfg.Sockets = func(context.Context, SocketQuery) (any, error) {
+	cfg.Sockets = func(context.Context, snapshot.SocketQuery) (any, error) {
 		if calls++; calls == 1 {
 			panic("first")
 		}
