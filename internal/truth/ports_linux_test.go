@@ -199,14 +199,15 @@ func TestFreeExhausted(t *testing.T) {
 
 // Reuse takes over a TIME_WAIT when it is older than tcp_tw_reuse_delay.
 func TestFreeWithReuse(t *testing.T) {
-	for _, value := range []string{"1", "2"} {
-		t.Run(value, func(t *testing.T) {
-			b := newBench(t, "net.ipv4.tcp_tw_reuse", value, "net.ipv4.tcp_tw_reuse_delay", "1000")
+	for _, tt := range []struct{ value, server string }{{"1", server}, {"2", server}, {"2", "[::1]:1000"}} {
+		t.Run(tt.value+" to "+tt.server, func(t *testing.T) {
+			b := newBench(t, "net.ipv4.tcp_tw_reuse", tt.value, "net.ipv4.tcp_tw_reuse_delay", "1000")
+			server := tt.server
 			b.serve(server)
 			b.churn(150, lab.Storm{Remotes: remotes(server)})
 			b.open(10, server, lab.ConnOptions{})
 			lab.Eventually(t, 5*time.Second, func() error {
-				f := flow(look(t, b.ns), snapshot.Client, "127.0.0.1", 1000)
+				f := flow(look(t, b.ns), snapshot.Client, addrPort(server).Addr().String(), 1000)
 				if f.Ports.Reusable != 150 {
 					return fmt.Errorf("%d of 150 reusable", f.Ports.Reusable)
 				}
@@ -230,6 +231,15 @@ func TestFreeReuseTwoIsForLoopback(t *testing.T) {
 	if f := b.free(dst, lab.ConnOptions{}, false); f.Ports.Reusable != 0 || f.SurvivorsOnly {
 		t.Errorf("%+v", f.Ports)
 	}
+}
+
+// In a range of odd size each connect() leaves one port out, and which one
+// changes.
+func TestFreeOddRange(t *testing.T) {
+	b := newBench(t, "net.ipv4.ip_local_port_range", "40000 40100")
+	b.serve(server)
+	b.churn(30, lab.Storm{Remotes: remotes(server)})
+	b.free(server, lab.ConnOptions{}, true)
 }
 
 func TestFreeFinWait2Minis(t *testing.T) {

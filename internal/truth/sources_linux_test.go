@@ -2,7 +2,9 @@ package truth
 
 import (
 	"fmt"
+	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,14 +85,21 @@ func TestUnprivileged(t *testing.T) {
 	}
 	// The daemon, too: it serves the same numbers, and ends well.
 	stop := start(t, b.ns, append(nobody(), bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s")...)
+	var metrics string
 	lab.Eventually(t, 20*time.Second, func() error {
-		metrics, err := get(b.ns, "http://127.0.0.1:10060/metrics")
+		var err error
+		metrics, err = get(b.ns, "http://127.0.0.1:10060/metrics")
 		// A flow enters with its second pass.
 		if err == nil && !regexp.MustCompile(`twwatch_flow_sockets\{.*port="1000".*side="client",state="time_wait"\} 50\n`).MatchString(metrics) {
 			err = fmt.Errorf("no flow with 50 TIME_WAIT in %s", regexp.MustCompile(`(?m)^twwatch_(flow_)?sockets.*$`).FindAllString(metrics, -1))
 		}
 		return err
 	})
+	lint := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "metrics")
+	lint.Stdin = strings.NewReader(metrics)
+	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
 	if out, err := stop(); err != nil {
 		t.Errorf("serve: %v\n%s", err, out)
 	}
