@@ -270,7 +270,10 @@ func TestSpent(t *testing.T) {
 	newNamespace(t)
 	many(t, 10)
 	c := dialTest(t, nil)
-	for range c.Sockets(t.Context(), Query{}) {
+	for _, err := range c.Sockets(t.Context(), Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	for s, err := range c.Sockets(t.Context(), Query{}) {

@@ -95,7 +95,10 @@ func TestProcSockets(t *testing.T) {
 	// A loop that is left stays left, among the listeners and after them.
 	for stop := 1; stop <= len(want); stop++ {
 		n := 0
-		for range ProcSockets(t.Context(), dir) {
+		for _, err := range ProcSockets(t.Context(), dir) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			if n++; n == stop {
 				break
 			}

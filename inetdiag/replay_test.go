@@ -98,7 +98,7 @@ func TestBadDatagrams(t *testing.T) {
 			if len(rows) != tt.rows {
 				t.Errorf("%d rows before the end, want %d", len(rows), tt.rows)
 			}
-			if tt.want == errRefused {
+			if errors.Is(tt.want, errRefused) {
 				if no := (*refusal)(nil); !errors.As(err, &no) {
 					t.Errorf("the error is %v, want the kernel's refusal", err)
 				}
@@ -129,8 +129,7 @@ func checkError(t *testing.T, err, want error) {
 	if err == nil {
 		return
 	}
-	var op *OpError
-	if !errors.As(err, &op) {
+	if _, ok := errors.AsType[*OpError](err); !ok {
 		t.Fatalf("%v is a %T, want an *OpError", err, err)
 	}
 	head, advice, ok := strings.Cut(err.Error(), "; ")

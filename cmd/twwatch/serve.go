@@ -134,6 +134,9 @@ func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, er
 
 // limitRuntime makes the runtime fit for an agent: what it watches comes first.
 func limitRuntime(e env) {
+	if e.getenv("GOGC") == "" {
+		debug.SetGCPercent(100)
+	}
 	if e.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}

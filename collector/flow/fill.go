@@ -36,6 +36,7 @@ type Memory struct {
 // Fill writes what the pass found into n: states, time_wait (but for its
 // limit), ports, flows, omitted, listeners and close_waits.
 func (t *Table) Fill(n *snapshot.Namespace) {
+	t.countPending()
 	t.settleTimeWait()
 	by := t.settlePorts()
 	n.States = toStates(&t.states)

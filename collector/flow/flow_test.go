@@ -18,12 +18,10 @@ const second = int64(1e9)
 // now is the start of the passes here; the rows are filled at the same time.
 const now = 1000 * second
 
-func ptr[T any](v T) *T { return &v }
-
 func limits() sysctl.Limits {
 	return sysctl.Limits{
 		IPLocalPortRange: &sysctl.PortRange{Low: 32768, High: 60999},
-		TCPTWReuse:       ptr(0), TCPTWReuseDelay: ptr(1000), TCPTimestamps: ptr(1),
+		TCPTWReuse:       new(0), TCPTWReuseDelay: new(1000), TCPTimestamps: new(1),
 	}
 }
 
@@ -72,20 +70,36 @@ func TestSides(t *testing.T) {
 		row  row
 		want snapshot.Flow
 	}{
-		{"a listening port serves", established("10.0.0.5:8080", "10.0.0.9:40000"),
-			snapshot.Flow{Side: snapshot.Server, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 8080}},
-		{"an ephemeral port connected", established("10.0.0.5:40000", "10.0.0.9:6379"),
-			snapshot.Flow{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 6379, Service: "redis", ServiceBy: "port"}},
-		{"a known service is connected to", established("10.0.0.5:700", "10.0.0.9:2049"),
-			snapshot.Flow{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 2049}},
-		{"a listener has gone", established("10.0.0.5:9999", "10.0.0.9:40000"),
-			snapshot.Flow{Side: snapshot.Unknown, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 9999}},
-		{"neither end tells", established("10.0.0.5:700", "10.0.0.9:9999"),
-			snapshot.Flow{Side: snapshot.Unknown, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 9999}},
-		{"v4-mapped is IPv4", row{state: inetdiag.Established, src: "10.0.0.5:8080", dst: "10.0.0.9:40000", mapped: true},
-			snapshot.Flow{Side: snapshot.Server, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 8080}},
-		{"link-local has a device", row{state: inetdiag.Established, src: "[fe80::1]:40000", dst: "[fe80::2]:80", device: 3},
-			snapshot.Flow{Side: snapshot.Client, Device: "if3", Local: "fe80::1", Remote: "fe80::2", Port: 80}},
+		{
+			"a listening port serves", established("10.0.0.5:8080", "10.0.0.9:40000"),
+			snapshot.Flow{Side: snapshot.Server, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 8080},
+		},
+		{
+			"an ephemeral port connected", established("10.0.0.5:40000", "10.0.0.9:6379"),
+			snapshot.Flow{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 6379, Service: "redis", ServiceBy: "port"},
+		},
+		{
+			"a known service is connected to", established("10.0.0.5:700", "10.0.0.9:2049"),
+			snapshot.Flow{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 2049},
+		},
+		{
+			"a listener has gone", established("10.0.0.5:9999", "10.0.0.9:40000"),
+			snapshot.Flow{Side: snapshot.Unknown, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 9999},
+		},
+		{
+			"neither end tells", established("10.0.0.5:700", "10.0.0.9:9999"),
+			snapshot.Flow{Side: snapshot.Unknown, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 9999},
+		},
+		{
+			"v4-mapped is IPv4",
+			row{state: inetdiag.Established, src: "10.0.0.5:8080", dst: "10.0.0.9:40000", mapped: true},
+			snapshot.Flow{Side: snapshot.Server, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 8080},
+		},
+		{
+			"link-local has a device",
+			row{state: inetdiag.Established, src: "[fe80::1]:40000", dst: "[fe80::2]:80", device: 3},
+			snapshot.Flow{Side: snapshot.Client, Device: "if3", Local: "fe80::1", Remote: "fe80::2", Port: 80},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := look(t, NewTable(), config(), []row{listen, tt.row})
@@ -173,7 +187,8 @@ func TestRateOfAYoungFlow(t *testing.T) {
 	}{
 		{"steady for 4 s", func(i int) int { return i * 4000 / 99 }, 25, 4},
 		{"a burst 4 s ago", func(i int) int { return 4000 - i }, 10, 10},
-		{"too young to tell", func(i int) int { return i * 10 }, 10, 10},
+		{"steady for 1.25 s", func(i int) int { return i * 1250 / 99 }, 80, 1.25},
+		{"too young to tell", func(i int) int { return i * 9 }, 10, 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var rows []row
@@ -190,7 +205,7 @@ func TestRateOfAYoungFlow(t *testing.T) {
 
 func TestRecycledFlowsRateByTheDelay(t *testing.T) {
 	cfg := config()
-	cfg.Limits.TCPTWReuse = ptr(2)
+	cfg.Limits.TCPTWReuse = new(2)
 	var rows []row
 	for i := range 3000 { // what is left of 1,500/s: all of the last second, a tenth of the minute before
 		expires := uint32(60_000 - i*2/3)
@@ -206,11 +221,11 @@ func TestRecycledFlowsRateByTheDelay(t *testing.T) {
 	if f.Ports.Reusable != 1500 && f.Ports.Reusable != 1499 {
 		t.Errorf("reusable %d, want those older than the delay, 1499", f.Ports.Reusable)
 	}
-	cfg.Limits.TCPTimestamps = ptr(0)
+	cfg.Limits.TCPTimestamps = new(0)
 	if f := look(t, NewTable(), cfg, rows).Flows[0]; f.SurvivorsOnly || f.Ports.Reusable != 0 {
 		t.Errorf("without timestamps nothing is reused: survivors %v, reusable %d", f.SurvivorsOnly, f.Ports.Reusable)
 	}
-	cfg.Limits.TCPTimestamps = ptr(1)
+	cfg.Limits.TCPTimestamps = new(1)
 	for i := range rows {
 		rows[i].src = fmt.Sprintf("10.0.0.5:%d", 32768+2*i)
 		rows[i].dst = "10.0.0.9:6379"

@@ -85,10 +85,6 @@ func isLoopback(hi, lo uint64) bool {
 	return lo&0xffffffff == mapped && lo>>32&0xff == 127 || lo == 1<<56
 }
 
-// isLinkLocal tells fe80::/10, the only addresses that name a device without
-// the socket being bound to one.
-func isLinkLocal(hi uint64) bool { return hi&0xc0ff == 0x80fe }
-
 // seed makes every process hash differently, so that nobody can choose
 // addresses that collide.
 type seed [5]uint64

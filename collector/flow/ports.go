@@ -233,9 +233,15 @@ func (t *Table) flowPorts(i uint16, by *parity) *snapshot.Ports {
 // without it, free is an upper bound.
 func (t *Table) SetBoundSeen() { t.boundSeen = true }
 
+// LiveInRange tells whether a socket seen so far, other than mini-sockets, may have
+// been bound to a port of its choice before it connected. If not, there is none
+// to give to [Table.Bound].
+func (t *Table) LiveInRange() bool { return t.liveInRange }
+
 // Tightest is the greatest share of R that one client flow uses, so far; 0
 // while the range is unknown.
 func (t *Table) Tightest() float64 {
+	t.countPending()
 	var used uint32
 	for i := range t.entries {
 		used = max(used, t.entries[i].used[0]+t.entries[i].used[1])

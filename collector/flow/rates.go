@@ -12,7 +12,10 @@ const (
 	rateEnough  = 10
 	// youngMS is how long a flow must have closed connections before the
 	// mean is taken from its first close on.
-	youngMS = 2000
+	youngMS = 1000
+	// sureSeconds is how long it must have done so before the future is told
+	// from that; until then the closes count as those of rateSeconds.
+	sureSeconds = 2
 	// wheelSlack is how long the timer wheel keeps a TIME_WAIT past its time,
 	// in seconds (0.1 to 2 s at HZ=250).
 	wheelSlack = 2
@@ -87,6 +90,9 @@ func (t *Table) exhaustion(e *entry, p *snapshot.Ports, r rate, recycled bool) *
 		}
 		s := int((limit - used) / r.perSecond)
 		return &s
+	}
+	if r.seconds < sureSeconds {
+		r = rate{r.perSecond * r.seconds / rateSeconds, rateSeconds}
 	}
 	if r.perSecond*holdSeconds < limit-float64(p.Used)+float64(e.states[inetdiag.TimeWait]) {
 		return nil

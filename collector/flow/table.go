@@ -17,6 +17,7 @@ const (
 
 	indexSize  = 4 * maxFlows // open addressing, at most a quarter full
 	sightings  = 1 << 20      // small counters that tell heavy flows from the crowd
+	seenShift  = 64 - 20      // a hash's upper bits choose the counter
 	noFlow     = ^uint16(0)
 	minuteMS   = 60_000
 	timeWaitMS = 60_000 // TCP_TIMEWAIT_LEN, include/net/tcp.h
@@ -79,9 +80,9 @@ type entry struct {
 }
 
 // Table groups the rows of one pass at a time: Begin, Add for every row, Bound
-// for every bound socket, then Fill. Its memory, about
-// 7 MiB when full, is kept between passes and doesn't depend on the number
-// of sockets. It is not safe for concurrent use.
+// for every bound socket, then Fill. Its memory, about 7 MiB when full, is kept
+// between passes and doesn't depend on the number of sockets. It is not safe
+// for concurrent use.
 type Table struct {
 	seed    seed
 	entries []entry
@@ -99,7 +100,12 @@ type Table struct {
 	births      uint64
 	foldedOther bool // a folded client socket holds an other-parity port
 
-	boundSeen bool
+	boundSeen   bool
+	liveInRange bool // a full socket holds a port of R that no listener blocks
+
+	waiting int // TIME_WAIT rows in pending
+	pending [pendingRows]pendingRow
+	warm    slot // see countPending
 
 	listeners        []listener
 	closeWaits       []closeWait
@@ -127,7 +133,7 @@ func NewTable() *Table {
 
 // Begin empties the table for the next pass.
 func (t *Table) Begin(cfg Config) {
-	if len(t.entries) > firstCome {
+	if len(t.entries) >= firstCome { // else nobody was sighted
 		clear(t.seen)
 	}
 	t.entries = t.entries[:0]
@@ -135,9 +141,9 @@ func (t *Table) Begin(cfg Config) {
 	t.prefix.reset()
 	t.listeners = t.listeners[:0]
 	t.closeWaits = t.closeWaits[:0]
-	t.closeWaitsMissed, t.survivors, t.foldedOther, t.boundSeen = false, false, false, false
+	t.closeWaitsMissed, t.survivors, t.foldedOther, t.boundSeen, t.liveInRange = false, false, false, false, false
 	t.states, t.timeline = [inetdiag.BoundInactive + 1]uint32{}, [60]uint32{}
-	t.minis, t.births, t.filled, t.live, t.heavy = 0, 0, 0, 0, 0
+	t.minis, t.births, t.filled, t.live, t.heavy, t.waiting = 0, 0, 0, 0, 0, 0
 
 	t.cfg = cfg
 	t.admitAt = uint8(min(255, max(8, 4*cfg.Sockets>>20)))
@@ -195,6 +201,9 @@ func (t *Table) Add(s *inetdiag.Socket) {
 	}
 	sport := s.SrcPort()
 	class := t.ports.class[sport]
+	if class&usable != 0 && class&blocked == 0 && !s.Mini() {
+		t.liveInRange = true
+	}
 	k := t.keyOf(s)
 	i := t.find(k, state)
 	if i == noFlow {
@@ -235,172 +244,8 @@ func (t *Table) tailOf(s *inetdiag.Socket, class uint8) uint64 {
 	}
 }
 
-// addTimeWait counts a TIME_WAIT row: its age is the length of TIME_WAIT less
-// what its timer still has to run (inet_twsk_diag_fill, net/ipv4/inet_diag.c).
-// A row whose timer has run out still holds its port until the timer wheel
-// gets to it, but belongs to no second.
-//
-// This is the hot path: a pass over a million sockets is a million of these.
-func (t *Table) addTimeWait(s *inetdiag.Socket) {
-	t.states[inetdiag.TimeWait]++
-	sport := s.SrcPort()
-	class := t.ports.class[sport]
-	srcHi, srcLo, dstHi, dstLo := addresses(s)
-	tail := t.tailOf(s, class)
-	i, h := t.lookup(srcHi, srcLo, dstHi, dstLo, tail)
-	if missed, ok := uint32(0), false; i == noFlow {
-		if missed, ok = t.admit(h, inetdiag.TimeWait); ok {
-			i = t.insert(&key{srcHi, srcLo, dstHi, dstLo, tail}, h, missed)
-		}
-	}
-
-	expires := int64(s.Expires())
-	age := t.length - expires // when the datagram was filled
-	ago := age + t.sinceFill  // before the pass's start
-	second := -1
-	birth := false
-	if expires > 0 && ago >= 0 { // in a second that can be named
-		if ago < minuteMS {
-			second = int(uint32(ago) / 1000)
-			t.timeline[second]++
-		}
-		if ago < t.covered { // since the previous pass
-			birth = true
-			t.births++
-		}
-	}
-	if i == noFlow {
-		t.survivors = t.survivors || t.recycles(isLoopback(srcHi, srcLo) || isLoopback(dstHi, dstLo))
-		t.fold(dstHi, dstLo, tail, inetdiag.TimeWait, class, second, birth)
-		return
-	}
-	e := &t.entries[i]
-	e.timeWait++
-	if second >= 0 {
-		e.timeline[second]++
-	} else if expires == 0 {
-		e.overdue++
-	}
-	if birth {
-		e.births++
-	}
-	if ago >= 0 && ago < t.delay {
-		e.young++
-	}
-	e.oldest = max(e.oldest, uint32(max(age, 0)))
-	if side(tail>>16) != client || class&usable == 0 {
-		return
-	}
-	t.usePort(i, e, class, sport)
-	parity := class >> otherBit & 1
-	if parity == 1 {
-		e.youngestOther = min(e.youngestOther, uint32(max(age, 0)))
-	}
-	if t.reuse != 0 && e.recycles && class&blocked == 0 && age > t.delay {
-		e.reusable[parity]++
-	}
-}
-
 // recycles tells whether tcp_tw_reuse acts on TIME_WAIT sockets of a client
 // flow; value 2 is for loopback only.
 func (t *Table) recycles(loopback bool) bool {
 	return t.reuse == 1 || t.reuse == 2 && loopback
-}
-
-// A slot of the index: 0 if free, else an entry's number + 1 in the lower half
-// and 16 more bits of its hash in the upper one, so that a stranger's entry
-// isn't looked at.
-type slot uint32
-
-const (
-	slotMask = 1<<16 - 1
-	tagMask  = slot(1<<32 - 1<<16)
-)
-
-func tagOf(h uint64) slot { return slot(h>>32) & tagMask }
-
-// find gives the row's flow, admitting it if it may be; noFlow if it has to be
-// folded.
-func (t *Table) find(k key, state inetdiag.State) uint16 {
-	i, h := t.lookup(k.srcHi, k.srcLo, k.dstHi, k.dstLo, k.tail)
-	if i != noFlow {
-		return i
-	}
-	if missed, ok := t.admit(h, state); ok {
-		return t.insert(&k, h, missed)
-	}
-	return noFlow
-}
-
-// known gives the entry of a flow that has one, or noFlow.
-func (t *Table) known(k key) uint16 {
-	i, _ := t.lookup(k.srcHi, k.srcLo, k.dstHi, k.dstLo, k.tail)
-	return i
-}
-
-// lookup gives the entry of a key, or noFlow, and the key's hash. It takes the
-// key in parts, so that they stay in registers.
-func (t *Table) lookup(srcHi, srcLo, dstHi, dstLo, tail uint64) (i uint16, h uint64) {
-	h = t.seed.hash(srcHi, srcLo, dstHi, dstLo, tail)
-	tag := tagOf(h)
-	for at := h % indexSize; ; at = (at + 1) % indexSize {
-		s := t.index[at]
-		if s == 0 {
-			return noFlow, h
-		}
-		if s&tagMask == tag {
-			i := s&slotMask - 1
-			if k := &t.entries[i].key; k.dstLo == dstLo && k.tail == tail && k.srcLo == srcLo && k.dstHi == dstHi && k.srcHi == srcHi {
-				return uint16(i), h
-			}
-		}
-	}
-}
-
-// admit decides whether a flow that has no entry gets one: if there is room, or
-// if it has been sighted often enough; missed is how many sightings, at most,
-// went uncounted. A half-open handshake proves nothing, since its address may
-// be forged.
-func (t *Table) admit(h uint64, state inetdiag.State) (missed uint32, ok bool) {
-	if state == inetdiag.SynRecv {
-		return 0, false
-	}
-	if len(t.entries) < firstCome {
-		return 0, true
-	}
-	if state != inetdiag.TimeWait && t.live < liveShare {
-		t.live++
-		return 0, true
-	}
-	if t.heavy == heavyShare {
-		return 0, false
-	}
-	c := &t.seen[h>>44]
-	if *c < t.admitAt-1 {
-		*c++
-		return 0, false
-	}
-	t.heavy++
-	return uint32(t.admitAt) - 1, true
-}
-
-// insert adds a flow that is not in the table; there must be room.
-func (t *Table) insert(k *key, h uint64, missed uint32) uint16 {
-	at := h % indexSize
-	for t.index[at] != 0 {
-		at = (at + 1) % indexSize
-	}
-	i := len(t.entries)
-	t.entries = t.entries[:i+1]
-	e := &t.entries[i]
-	*e = entry{
-		key:             *k,
-		missed:          missed,
-		youngestOther:   ^uint32(0),
-		oldestCloseWait: -1,
-		loopback:        isLoopback(k.srcHi, k.srcLo) || isLoopback(k.dstHi, k.dstLo),
-	}
-	e.recycles = k.side() == client && t.recycles(e.loopback)
-	t.index[at] = slot(i+1) | tagOf(h)
-	return uint16(i)
 }

@@ -30,6 +30,7 @@ type closeWait struct {
 // kernel's INET_DIAG_BC_AUTO filter). They come after the last Add, in walks
 // of their own, then SetBoundSeen.
 func (t *Table) Bound(s *inetdiag.Socket) {
+	t.countPending()
 	port := s.SrcPort()
 	if s.DstPort() == 0 {
 		if s.State() != inetdiag.Listen {
@@ -120,6 +121,7 @@ func (t *Table) ForgetCloseWaits() {
 // AddAge takes a CLOSE_WAIT row and its age from a walk of its own; the
 // oldest are kept.
 func (t *Table) AddAge(s *inetdiag.Socket, ms int64) {
+	t.countPending()
 	k := t.keyOf(s)
 	i := t.known(k)
 	if i == noFlow {

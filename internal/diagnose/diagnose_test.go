@@ -12,15 +12,13 @@ import (
 	"github.com/twwatch/twwatch/sysctl"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // host is a report of one namespace, at so many seconds, that change fills.
 func host(at float64, change func(*snapshot.Namespace)) *snapshot.Report {
 	n := &snapshot.Namespace{
 		Name: "host", Inode: 1, Kind: "host",
 		Limits:   sysctl.Limits{IPLocalPortRange: &sysctl.PortRange{Low: 32768, High: 60999}},
 		Counters: counters.Set{"TCPTimeWaitOverflow": 5},
-		TimeWait: snapshot.TimeWait{BucketsUsed: 100, BucketsLimit: ptr(131072)},
+		TimeWait: snapshot.TimeWait{BucketsUsed: 100, BucketsLimit: new(131072)},
 		Ports:    &snapshot.PortPool{Range: 28232},
 	}
 	if change != nil {
@@ -38,7 +36,7 @@ func client(free int, seconds *int) func(*snapshot.Namespace) {
 		n.Flows = append(n.Flows, snapshot.Flow{
 			Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 6379, Service: "redis", ServiceBy: "port",
 			States:    snapshot.States{TimeWait: uint32(28232 - free)},
-			CloseRate: ptr(470.0),
+			CloseRate: new(470.0),
 			Ports:     &snapshot.Ports{Range: 28232, Used: 28232 - free, Free: free, SecondsToExhaustion: seconds},
 		})
 	}
@@ -62,28 +60,40 @@ func TestRules(t *testing.T) {
 		{"quiet", []*snapshot.Report{host(0, nil), host(3, nil)}, snapshot.Healthy, nil},
 		{"half the ports", []*snapshot.Report{host(0, nil), host(3, client(14116, nil))}, snapshot.Healthy, nil},
 		{
-			"over half", []*snapshot.Report{host(0, nil), host(3, client(14115, nil))}, snapshot.Warning,
+			"over half",
+			[]*snapshot.Report{host(0, nil), host(3, client(14115, nil))},
+			snapshot.Warning,
 			[]string{"ephemeral-ports-slow: connect() from 10.0.0.5 to 10.0.0.9:6379 (usually redis) is in its slow half: 14,117 of 28,232 ports are taken, all by closed connections in TIME_WAIT."},
 		},
 		{
-			"a fifth left", []*snapshot.Report{host(0, nil), host(3, client(5646, ptr(90)))}, snapshot.Critical,
+			"a fifth left",
+			[]*snapshot.Report{host(0, nil), host(3, client(5646, new(90)))},
+			snapshot.Critical,
 			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9:6379 (usually redis) run out: 5,646 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
 		},
 		{
-			"little time left", []*snapshot.Report{host(0, nil), host(3, client(20000, ptr(59)))}, snapshot.Critical,
+			"little time left",
+			[]*snapshot.Report{host(0, nil), host(3, client(20000, new(59)))},
+			snapshot.Critical,
 			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9:6379 (usually redis) run out: 20,000 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 59 s."},
 		},
 		{
-			"none left", []*snapshot.Report{host(0, nil), host(3, client(0, ptr(0)))}, snapshot.Critical,
+			"none left",
+			[]*snapshot.Report{host(0, nil), host(3, client(0, new(0)))},
+			snapshot.Critical,
 			[]string{"ephemeral-ports-exhausted: No port left from 10.0.0.5 to 10.0.0.9:6379 (usually redis): all 28,232 are taken, all by closed connections in TIME_WAIT, and connect() fails with EADDRNOTAVAIL."},
 		},
 		{"buckets below", []*snapshot.Report{host(0, nil), host(3, buckets(104857))}, snapshot.Healthy, nil},
 		{
-			"buckets near", []*snapshot.Report{host(0, nil), host(3, buckets(104858))}, snapshot.Warning,
+			"buckets near",
+			[]*snapshot.Report{host(0, nil), host(3, buckets(104858))},
+			snapshot.Warning,
 			[]string{"time-wait-buckets-near-limit: 104,858 of 131,072 TIME_WAIT buckets (tcp_max_tw_buckets) are in use, 80 %; above the limit connections skip TIME_WAIT, and the kernel logs nothing."},
 		},
 		{
-			"overflow", []*snapshot.Report{host(0, nil), host(3, overflow(1205))}, snapshot.Warning,
+			"overflow",
+			[]*snapshot.Report{host(0, nil), host(3, overflow(1205))},
+			snapshot.Warning,
 			[]string{"time-wait-buckets-overflow: TIME_WAIT buckets overflow: 1,200 connections in 3 s closed without TIME_WAIT, so that late segments can reach a new connection."},
 		},
 		{"a counter that restarted", []*snapshot.Report{host(0, overflow(2000)), host(3, overflow(1205))}, snapshot.Healthy, nil},
