@@ -131,6 +131,9 @@ func TestStatesFlowsAndSides(t *testing.T) {
 		if diff := cmp.Diff(want, named(&n.States)); diff != "" {
 			return fmt.Errorf("states (-opened +report):\n%s", diff)
 		}
+		if n.TimeWait.BucketsUsed != 75+10 {
+			return fmt.Errorf("buckets used %d, want 75 TIME_WAIT and 10 FIN_WAIT2 minis", n.TimeWait.BucketsUsed)
+		}
 		return nil
 	})
 	states, flows := bySS(ss(t, b.ns))
@@ -144,9 +147,6 @@ func TestStatesFlowsAndSides(t *testing.T) {
 	}
 	if diff := cmp.Diff(flows, got, cmp.AllowUnexported(flowName{})); diff != "" {
 		t.Errorf("flows (-ss +report):\n%s", diff)
-	}
-	if n.TimeWait.BucketsUsed != 75+10 {
-		t.Errorf("buckets used %d, want 75 TIME_WAIT and 10 FIN_WAIT2 minis", n.TimeWait.BucketsUsed)
 	}
 	if f := flow(n, snapshot.Server, "127.0.0.1", 1006); f == nil || f.CloseWait.Unaccepted != 3 || f.CloseWait.Sockets != 3 {
 		t.Errorf("CLOSE_WAIT that nobody accepted: %+v", f)
