@@ -19,7 +19,7 @@ var cmpAddr = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 func settle(t testing.TB, c *Conn, want []seen) {
 	t.Helper()
 	var got []seen
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {

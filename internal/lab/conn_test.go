@@ -54,7 +54,7 @@ func show(m map[string]int) string {
 
 func wantStates(t *testing.T, ns *Namespace, want string) {
 	t.Helper()
-	Eventually(t, 5*time.Second, func() error {
+	Eventually(t, 30*time.Second, func() error {
 		got, err := seen(t, ns)
 		return errors.Join(err, equal("states", want, got))
 	})
@@ -85,7 +85,7 @@ func TestStates(t *testing.T) {
 		}},
 		{"fin-wait-2 mini", "CLOSE-WAIT 1, FIN-WAIT-2 1", func(t *testing.T, ns *Namespace) {
 			must(t, pairOf(t, ns).Client.Close())
-			Eventually(t, 5*time.Second, func() error {
+			Eventually(t, 30*time.Second, func() error {
 				n, err := ns.TimeWaits()
 				return errors.Join(err, equal("minis", 1, n))
 			})
@@ -101,7 +101,7 @@ func TestStates(t *testing.T) {
 		{"last-ack", "FIN-WAIT-2 1, LAST-ACK 1", func(t *testing.T, ns *Namespace) {
 			p := pairOf(t, ns)
 			must(t, p.Client.Shutdown())
-			Eventually(t, 5*time.Second, func() error {
+			Eventually(t, 30*time.Second, func() error {
 				state, err := p.Client.State()
 				return errors.Join(err, equal("state", 5, state))
 			})
@@ -185,7 +185,7 @@ func TestCloseWaitQueues(t *testing.T) {
 			t.Parallel()
 			ns := NewT(t)
 			must(t, c.do(pair(t, ns, listenT(t, ns, loopback(900), ListenOptions{Mode: Manual}))))
-			Eventually(t, 5*time.Second, func() error {
+			Eventually(t, 30*time.Second, func() error {
 				got, err := recvQ(t, ns, "close-wait")
 				return errors.Join(err, equal("Recv-Q", c.want, got))
 			})

@@ -89,7 +89,7 @@ func sysctls(t testing.TB, ns *lab.Namespace, pairs ...string) {
 
 // get fetches a page from a server in the namespace.
 func get(ns *lab.Namespace, url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
 			c, err := ns.Open(addrPort(address), lab.ConnOptions{})

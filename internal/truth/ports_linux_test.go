@@ -206,7 +206,7 @@ func TestFreeWithReuse(t *testing.T) {
 			b.serve(server)
 			b.churn(150, lab.Storm{Remotes: remotes(server)})
 			b.open(10, server, lab.ConnOptions{})
-			lab.Eventually(t, 5*time.Second, func() error {
+			lab.Eventually(t, 30*time.Second, func() error {
 				f := flow(look(t, b.ns), snapshot.Client, addrPort(server).Addr().String(), 1000)
 				if f.Ports.Reusable != 150 {
 					return fmt.Errorf("%d of 150 reusable", f.Ports.Reusable)
@@ -250,7 +250,7 @@ func TestFreeFinWait2Minis(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	lab.Eventually(t, 5*time.Second, func() error { // until the server's acknowledgements are in
+	lab.Eventually(t, 30*time.Second, func() error { // until the server's acknowledgements are in
 		if n := look(t, b.ns).States.FinWait2; n != 40 {
 			return fmt.Errorf("%d of 40 in FIN_WAIT2", n)
 		}

@@ -26,7 +26,7 @@ func TestTimelineBursts(t *testing.T) {
 		// Apart by 1.7 s, so that they fall on different places of a second.
 		if i > 0 {
 			at := bursts[i-1].from.Add(1700 * time.Millisecond)
-			lab.Eventually(t, 5*time.Second, func() error {
+			lab.Eventually(t, 30*time.Second, func() error {
 				if time.Now().Before(at) {
 					return fmt.Errorf("burst %d is due at %v", i, at)
 				}

@@ -93,7 +93,7 @@ func mixture(t *testing.T) (b *bench, connected int) {
 		}
 	}
 	connected = 70 + 2*(5+5) + 2*6
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		s := look(t, b.ns).States
 		if s.TimeWait != 70 || s.Established != 20 || s.CloseWait != 6 || s.FinWait2 != 6 || s.Listen != 6 {
 			return fmt.Errorf("states %+v", s)
@@ -196,7 +196,7 @@ func TestSocketsOlder(t *testing.T) {
 	b.churn(20, lab.Storm{Remotes: remotes("127.0.0.1:1000")})
 	shutdown(4)
 	first := time.Now()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		if age := time.Since(first); age < 1200*time.Millisecond {
 			return fmt.Errorf("only %v old", age)
 		}
@@ -229,7 +229,7 @@ func TestSocketsOlder(t *testing.T) {
 		{collector.Config{ForceProc: true}, nil, true, 20},
 	} {
 		// A list in which the young ones could have come of age says nothing.
-		lab.Eventually(t, 10*time.Second, func() error {
+		lab.Eventually(t, 30*time.Second, func() error {
 			q := snapshot.SocketQuery{States: tt.states}
 			if tt.older {
 				q.Older = time.Since(second) + 500*time.Millisecond

@@ -84,9 +84,9 @@ func TestUnprivileged(t *testing.T) {
 		t.Errorf("gaps %+v, states %+v", r.Incomplete, r.Namespaces[0].States)
 	}
 	// The daemon, too: it serves the same numbers, and ends well.
-	stop := start(t, b.ns, append(nobody(), bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s")...)
+	stop := start(t, b.ns, append(nobody(), bin, "serve", "--web.listen-address=127.0.0.1:10060", "--interval=1s", "--cpu-budget=1")...)
 	var metrics string
-	lab.Eventually(t, 20*time.Second, func() error {
+	lab.Eventually(t, 60*time.Second, func() error {
 		var err error
 		metrics, err = get(b.ns, "http://127.0.0.1:10060/metrics")
 		// A flow enters with its second pass.

@@ -126,7 +126,7 @@ func TestStatesFlowsAndSides(t *testing.T) {
 		"time_wait": 75, "established": 14, "close_wait": 16, "fin_wait2": 16, "listen": 7,
 	}
 	var n *snapshot.Namespace
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		n = look(t, b.ns)
 		if diff := cmp.Diff(want, named(&n.States)); diff != "" {
 			return fmt.Errorf("states (-opened +report):\n%s", diff)
@@ -169,7 +169,7 @@ func TestCloseWaitAge(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := time.Now()
-	lab.Eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, 30*time.Second, func() error {
 		n := look(t, b.ns)
 		if len(n.CloseWaits) != 1 || n.CloseWaits[0].AgeSeconds == nil {
 			return fmt.Errorf("no CLOSE_WAIT with an age: %+v", n.CloseWaits)
