@@ -163,7 +163,7 @@ func TestInPrivateNamespaceDiesWithItsParent(t *testing.T) {
 		select {
 		case text := <-ended:
 			must(t, equal("output", "", text))
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("it outlives its parent")
 		}
 	})

@@ -261,7 +261,7 @@ func TestFillTimeWaitAndRearm(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	kept := make(chan error)
 	go func() { kept <- f.keep(ctx, 500*time.Millisecond) }()
-	Eventually(t, 20*time.Second, renewed(since))
+	Eventually(t, 30*time.Second, renewed(since))
 	cancel()
 	must(t, <-kept)
 	n, err = ns.TimeWaits()

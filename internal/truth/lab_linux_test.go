@@ -30,7 +30,13 @@ func look(t testing.TB, ns *lab.Namespace) *snapshot.Namespace {
 
 func lookFor(t testing.TB, ns *lab.Namespace, d time.Duration) *snapshot.Namespace {
 	t.Helper()
-	var found *snapshot.Namespace
+	return reportFor(t, ns, d).Namespaces[0]
+}
+
+// reportFor is the last report of a look that takes d.
+func reportFor(t testing.TB, ns *lab.Namespace, d time.Duration) *snapshot.Report {
+	t.Helper()
+	var found *snapshot.Report
 	err := ns.Do(func() error {
 		c, err := collector.New(collector.Config{})
 		if err != nil {
@@ -41,11 +47,10 @@ func lookFor(t testing.TB, ns *lab.Namespace, d time.Duration) *snapshot.Namespa
 		if err != nil {
 			return err
 		}
-		last := window[len(window)-1]
-		for _, gap := range last.Incomplete {
+		found = window[len(window)-1]
+		for _, gap := range found.Incomplete {
 			t.Errorf("incomplete: %+v", gap)
 		}
-		found = last.Namespaces[0]
 		return nil
 	})
 	if err != nil {
