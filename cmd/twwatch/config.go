@@ -194,6 +194,9 @@ func (cfg *configuration) addThresholds(node *yaml.Node) error {
 			return fault(err.Error())
 		}
 	}
+	if err := cfg.thresholds.Check(); err != nil {
+		return &configError{path: cfg.path, line: node.Line, key: thresholdsKey, text: err.Error()}
+	}
 	return nil
 }
 

@@ -74,7 +74,10 @@ func (f *recordFlags) run(ctx context.Context, e env, cfg configuration) (int, e
 		ctx, cancel = context.WithTimeout(ctx, f.length)
 		defer cancel()
 	}
-	err = errors.Join(f.write(ctx, e, c, w, newJudge(cfg.thresholds)), w.Close())
+	err = f.write(ctx, e, c, w, newJudge(cfg.thresholds))
+	if cerr := w.Close(); !errors.Is(err, cerr) { // which may be the one of Write again
+		err = errors.Join(err, cerr)
+	}
 	if err == nil && w.Reports() == 0 {
 		err = fmt.Errorf("nothing was recorded: %s is empty", f.path)
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +31,7 @@ import (
 
 const serveHelp = `Watch all the time: one pass over the sockets every 15 seconds, served as Prometheus metrics and as a JSON API on port 10060. One pass serves any number of scrapes.
 
-Off loopback only /metrics and /-/ are answered, unless --web.config.file asks for authentication or --web.enable-api is given.
+Off loopback only /metrics and /-/ are answered, unless --web.config.file asks for authentication or --web.enable-api is given. A request that isn't authenticated must name this host by an IP address, localhost, a host of --web.listen-address or one of --web.allowed-host: under any other name a web page may be another site's. /metrics off loopback and /-/ are answered under every name, since scrapers use many.
 
 SIGHUP reads --config.file anew: thresholds and log.level change at once, and the log names what needs a restart; a file with a fault changes nothing. SIGTERM answers what has been asked, and ends with status 0. The exit status is 3 if serving was not possible. Memory and processors are limited to 40 MiB (a soft limit) and 2 unless GOMEMLIMIT and GOMAXPROCS say otherwise.`
 
@@ -62,6 +61,7 @@ type serveFlags struct {
 	flows         int
 	serverRemotes bool
 	enableAPI     bool
+	allowedHosts  []string
 }
 
 func serveCommand() command {
@@ -71,6 +71,8 @@ func serveCommand() command {
 		define: func(cmd *kingpin.CmdClause) runner {
 			f := &serveFlags{web: kingpinflag.AddFlags(cmd, defaultAddress)}
 			cmd.Flag("web.enable-api", "Answer everything to everybody who can connect: addresses and process names of this host, without authentication.").BoolVar(&f.enableAPI)
+			cmd.Flag("web.allowed-host", "A name of this host under which the page and the API are answered without authentication too, as in http://NAME:10060. Repeatable.").
+				PlaceHolder("NAME").SetValue(&hostsValue{&f.allowedHosts})
 			cmd.Flag("interval", "Time between two passes. At most 50s: a TIME_WAIT lives 60.").
 				Default(collector.DefaultInterval.String()).SetValue(durationValue{&f.interval, time.Second, collector.MaxInterval})
 			cmd.Flag("cpu-budget", "Share of one core that passes may use; the interval is stretched (to 50s at most) to keep it.").
@@ -299,12 +301,12 @@ func (s *server) shutdown(cancel context.CancelFunc) {
 	cancel()
 }
 
-// handler answers requests. Whether authentication protects them is looked up
-// each time, since the toolkit reads its file each time too.
+// handler answers requests. Whether authentication let one in is looked up each
+// time, since the toolkit reads its file each time too.
 func (s *server) handler(metrics prometheus.Gatherer, sockets socketLister) http.Handler {
 	cfg := web.Config{
 		Hub: s.hub, Metrics: metrics, Sockets: sockets, EnableAPI: s.enableAPI,
-		ListenAddrs: *s.web.WebListenAddresses, Version: programVersion(), Logger: s.logger,
+		ListenAddrs: *s.web.WebListenAddresses, AllowedHosts: s.allowedHosts, Version: programVersion(), Logger: s.logger,
 	}
 	open := web.Handler(cfg)
 	file := *s.web.WebConfigFile
@@ -314,7 +316,7 @@ func (s *server) handler(metrics prometheus.Gatherer, sockets socketLister) http
 	cfg.Auth = true
 	protected := web.Handler(cfg)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if authenticates(file) {
+		if authenticated(file, r) {
 			protected.ServeHTTP(w, r)
 			return
 		}
@@ -322,9 +324,13 @@ func (s *server) handler(metrics prometheus.Gatherer, sockets socketLister) http
 	})
 }
 
-// authenticates tells whether the toolkit's file lets only those in who prove
-// who they are. A file that can't be read lets nobody in, says the toolkit.
-func authenticates(file string) bool {
+// authenticated tells whether the toolkit let the request in because it proves
+// who it is from. The toolkit demands a password of each request once its file
+// has users. A certificate it demands when a connection is made, and TLS was
+// settled at the start: what the file says of certificates by now counts only
+// where this connection has brought one that was verified. A file that can't be
+// read lets nobody in, says the toolkit.
+func authenticated(file string, r *http.Request) bool {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return false
@@ -338,5 +344,9 @@ func authenticates(file string) bool {
 	if err := yaml.Unmarshal(text, &c); err != nil {
 		return false
 	}
-	return len(c.Users) > 0 || strings.EqualFold(c.TLS.ClientAuth, "RequireAndVerifyClientCert")
+	// A request without a password was let in before there were users.
+	if _, _, ok := r.BasicAuth(); ok && len(c.Users) > 0 {
+		return true
+	}
+	return c.TLS.ClientAuth == "RequireAndVerifyClientCert" && r.TLS != nil && len(r.TLS.VerifiedChains) > 0
 }

@@ -122,7 +122,7 @@ func TestServe(t *testing.T) {
 		"/-/healthy":      "healthy",
 		"/metrics":        "twwatch_ephemeral_ports_used_ratio_max{netns=\"host\"} 1\n",
 		"/api/v1/report":  `"id":"ephemeral-ports-exhausted"`,
-		"/api/v1/sockets": "no live sockets",
+		"/api/v1/sockets": `{"error":"the recording holds no single sockets: record with --sockets=N"}`,
 	} {
 		d.wait(path+" says "+want, func() bool { _, body := d.get(path); return strings.Contains(body, want) })
 	}
@@ -215,7 +215,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("the time of the last success moved from %q to %q", began, got)
 	}
 
-	write("log.level: debug\ninterval: 20s\nthresholds: {ports_slow_ratio: 0.9}\n")
+	write("log.level: debug\ninterval: 20s\nthresholds: {ports_slow_ratio: 0.9, ports_running_out_ratio: 0.95}\n")
 	d.hangups <- syscall.SIGHUP
 	d.wait("the reload is told", func() bool {
 		return strings.Contains(d.stderr.String(), `msg="Reloaded; a restart is needed for interval"`)
@@ -243,7 +243,7 @@ func TestReloadThresholds(t *testing.T) {
 		if got := s.judge.thresholds.Load().All()["ports_slow_ratio"]; got != want {
 			t.Errorf("ports_slow_ratio %v, want %v", got, want)
 		}
-		if err := os.WriteFile(file, []byte("thresholds: {ports_slow_ratio: 0.9}\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte("thresholds: {ports_slow_ratio: 0.9, ports_running_out_ratio: 0.95}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		r.reload()
@@ -272,29 +272,6 @@ func TestPortInUse(t *testing.T) {
 		if got := stderr.String(); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "twwatch: --web.listen-address: "+address+": ") || !strings.Contains(got, want) {
 			t.Errorf("%s: stderr %q", address, got)
 		}
-	}
-}
-
-// With a password the API answers; without, and off loopback, it doesn't. The
-// file is read anew for each request.
-func TestAuthentication(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "web.yaml")
-	for text, want := range map[string]bool{
-		"basic_auth_users: {alice: \"$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\"}\n": true,
-		"tls_server_config: {client_auth_type: RequireAndVerifyClientCert}\n":                           true,
-		"tls_server_config: {client_auth_type: RequestClientCert}\n":                                    false,
-		"basic_auth_users: {}\n": false,
-		"basic_auth_users: [\n":  false,
-	} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := authenticates(file); got != want {
-			t.Errorf("%s: %v, want %v", text, got, want)
-		}
-	}
-	if authenticates(file + ".missing") {
-		t.Error("a missing file authenticates")
 	}
 }
 

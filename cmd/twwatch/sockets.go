@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -132,28 +133,44 @@ func (s *sourceFlags) sockets(ctx context.Context, q snapshot.SocketQuery) (*sna
 // recordedSockets lists from the last report that has any sockets, or else
 // from the last that had none to show.
 func recordedSockets(ctx context.Context, path string, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
-	var (
-		sampled []snapshot.Socket
-		sample  *snapshot.SocketSample
-	)
+	var newest *sample
 	for r, err := range record.Reports(path)(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		if sockets, of, ok := sampleOf(r); ok && (len(sockets) > 0 || len(sampled) == 0) {
-			sampled = sockets
-			sample = &snapshot.SocketSample{Time: r.Time, Host: r.Host, Redacted: r.Redacted, Sockets: len(sockets), Of: of}
-		}
+		newest = newerSample(newest, r)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if sample == nil {
-		return nil, fmt.Errorf("%s: the recording holds no single sockets: record with --sockets=N", path)
+	if newest == nil {
+		return nil, fmt.Errorf("%s: %w", path, errNoSample)
 	}
-	list := &snapshot.SocketList{Sample: sample}
-	list.Sockets, list.Truncated = q.Select(sampled)
-	return list, nil
+	return newest.list(q), nil
+}
+
+var errNoSample = errors.New("the recording holds no single sockets: record with --sockets=N")
+
+// A sample is what a recorded report has of single sockets.
+type sample struct {
+	sockets []snapshot.Socket
+	of      snapshot.SocketSample
+}
+
+// newerSample is the report's sample if it has one that shows anything, or else
+// old; without an old one, one that shows nothing, too.
+func newerSample(old *sample, r *snapshot.Report) *sample {
+	sockets, of, ok := sampleOf(r)
+	if !ok || len(sockets) == 0 && old != nil && len(old.sockets) > 0 {
+		return old
+	}
+	return &sample{sockets, snapshot.SocketSample{Time: r.Time, Host: r.Host, Redacted: r.Redacted, Sockets: len(sockets), Of: of}}
+}
+
+func (s *sample) list(q snapshot.SocketQuery) *snapshot.SocketList {
+	list := &snapshot.SocketList{Sample: &s.of}
+	list.Sockets, list.Truncated = q.Select(s.sockets)
+	return list
 }
 
 // sampleOf joins the samples of a report's namespaces; ok is false where none

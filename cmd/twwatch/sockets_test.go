@@ -32,7 +32,7 @@ func TestSocketsOfAnother(t *testing.T) {
 	}{
 		{[]string{fmt.Sprintf("--port=%d", l.Addr().(*net.TCPAddr).Port), "--state=listen"}, 0, "LISTEN 127.0.0.1:", ""},
 		{[]string{"--state=bound_inactive", "--remote=192.0.2.1"}, 0, "No socket matches.", ""},
-		{[]string{"--limit=1001"}, 3, "", `answered 400 Bad Request: it says: "limit=\"1001\": want a number from 1 to 1000"`},
+		{[]string{"--limit=1001"}, 3, "", `answered 400 Bad Request: it says: limit="1001": want a number from 1 to 1000`},
 	} {
 		e, stdout, stderr := testEnv(t)
 		status := run(t.Context(), e, append([]string{"sockets", "--source=" + d.url}, tt.args...))
@@ -51,7 +51,7 @@ func TestSocketsOfAnother(t *testing.T) {
 	d = startServe(t, "--source="+writeRecording(t, recorded(0, 100)))
 	e, stdout, stderr := testEnv(t)
 	if status := run(t.Context(), e, []string{"sockets", "--source=" + d.url}); status != statusFailed || stdout.Len() > 0 ||
-		!strings.Contains(stderr.String(), "answered 404 Not Found: it says: there are no live sockets") {
+		!strings.Contains(stderr.String(), "answered 404 Not Found: it says: the recording holds no single sockets") {
 		t.Errorf("status %d, stdout %s, stderr %s", status, stdout, stderr)
 	}
 	d.end()

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -15,6 +18,7 @@ import (
 	"github.com/twwatch/twwatch/collector/remote"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/hub"
+	"github.com/twwatch/twwatch/internal/web"
 )
 
 // sourceFlags say where reports come from.
@@ -78,11 +82,16 @@ func lookLive(ctx context.Context, d time.Duration, j *judge) (*snapshot.Report,
 
 // lookRecorded judges every report of a recording as it would be judged now,
 // each after those before it, and returns the last one; with a nil judge it
-// only returns that. A recording that breaks off gives no report:
-// its last line may be the one that matters.
+// only returns that. One that breaks off gives its last whole report, which
+// says in Incomplete that it wasn't the last.
 func lookRecorded(ctx context.Context, path string, j *judge) (*snapshot.Report, error) {
 	var window []*snapshot.Report
 	for r, err := range record.Reports(path)(ctx) {
+		if cut, ok := errors.AsType[*snapshot.CutError](err); ok && len(window) > 0 {
+			last := window[len(window)-1]
+			last.Incomplete = append(last.Incomplete, cutGap(err, cut))
+			break
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -103,6 +112,15 @@ func lookRecorded(ctx context.Context, path string, j *judge) (*snapshot.Report,
 	return window[len(window)-1], nil
 }
 
+// cutGap says what a recording that breaks off doesn't show.
+func cutGap(err error, cut *snapshot.CutError) snapshot.Gap {
+	return snapshot.Gap{
+		Stage: "recording", Error: strings.TrimPrefix(err.Error(), "record: "),
+		Lost: fmt.Sprintf("what was recorded after report %d: later reports may tell of worse", cut.Report-1),
+		Fix:  "if twwatch record is still writing, wait for its end; if the file was copied, copy it again; if record was killed, the rest is gone",
+	}
+}
+
 func (s *sourceFlags) lookRemote(ctx context.Context) (*snapshot.Report, error) {
 	for r, err := range remote.Reports(remote.Config{URL: s.source, HTTPConfigFile: s.config})(ctx) {
 		return r, err
@@ -110,23 +128,64 @@ func (s *sourceFlags) lookRemote(ctx context.Context) (*snapshot.Report, error) 
 	return nil, fmt.Errorf("%s: no report", s.source) // the source yields a report or an error
 }
 
-// A socketLister lists live sockets for the API.
+// A socketLister lists sockets for the API.
 type socketLister = func(context.Context, snapshot.SocketQuery) (any, error)
 
-// open makes the source that serve reads; sockets is nil where there are no
-// live ones.
+// open makes the source that serve reads, and what lists its sockets.
 func (s *sourceFlags) open(f *serveFlags) (source hub.Source, sockets socketLister, stop func(), err error) {
 	switch {
 	case s.live():
 		return openLive(f)
 	case s.remote():
 		cfg := remote.Config{URL: s.source, HTTPConfigFile: s.config, Interval: f.interval}
-		return remote.Reports(cfg), nil, func() {}, cfg.Check()
+		return remote.Reports(cfg), listRemote(cfg), func() {}, cfg.Check()
 	}
 	if _, err := os.Stat(s.source); err != nil && s.source != "-" {
 		return nil, nil, nil, fmt.Errorf("--source: %w", err)
 	}
-	return record.Reports(s.source), nil, func() {}, nil
+	k := &sampleKeeper{reports: record.Reports(s.source)}
+	return k.source, k.list, func() {}, nil
+}
+
+// listRemote asks the other twwatch, whose refusals are not this one's fault.
+func listRemote(cfg remote.Config) socketLister {
+	return func(ctx context.Context, q snapshot.SocketQuery) (any, error) {
+		list, err := remote.Sockets(ctx, cfg, q)
+		if err != nil && ctx.Err() == nil {
+			return nil, &web.SocketsError{Status: http.StatusBadGateway, Err: err}
+		}
+		return list, err
+	}
+}
+
+// A sampleKeeper keeps the newest sample of a recording that passes by: the
+// file is read once, and standard input can't be read twice.
+type sampleKeeper struct {
+	reports hub.Source
+	newest  atomic.Pointer[sample] // never changed
+}
+
+func (k *sampleKeeper) source(ctx context.Context) iter.Seq2[*snapshot.Report, error] {
+	return func(yield func(*snapshot.Report, error) bool) {
+		for r, err := range k.reports(ctx) {
+			if r != nil {
+				if s := newerSample(k.newest.Load(), r); s != nil {
+					k.newest.Store(s)
+				}
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func (k *sampleKeeper) list(_ context.Context, q snapshot.SocketQuery) (any, error) {
+	s := k.newest.Load()
+	if s == nil {
+		return nil, &web.SocketsError{Status: http.StatusNotFound, Err: errNoSample}
+	}
+	return s.list(q), nil
 }
 
 func openLive(f *serveFlags) (hub.Source, socketLister, func(), error) {

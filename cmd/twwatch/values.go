@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The types of flag values. Each Set tells what is allowed in an error that
@@ -95,6 +96,23 @@ func either(words []string) string {
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
+
+// A hostsValue collects host names.
+type hostsValue struct{ names *[]string }
+
+func (v *hostsValue) Set(s string) error {
+	odd := func(r rune) bool {
+		return r != '-' && r != '.' && r != '_' && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+	}
+	if s == "" || strings.ContainsFunc(s, odd) {
+		return fmt.Errorf("%q: want a name such as web-1.example.com, without a port", s)
+	}
+	*v.names = append(*v.names, s)
+	return nil
+}
+
+func (v *hostsValue) String() string     { return strings.Join(*v.names, ",") }
+func (v *hostsValue) IsCumulative() bool { return true }
 
 // A prefixValue is an address, or a network in CIDR form.
 type prefixValue struct{ value *netip.Prefix }

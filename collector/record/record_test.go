@@ -194,7 +194,7 @@ func TestReadErrors(t *testing.T) {
 		{file("empty", ""), "not a twwatch report: it is empty"},
 		{file("text", "#!/bin/sh\n"), `not a twwatch report: it starts with "#!/bin/sh\n"`},
 		{file("newer", `{"schema":"twwatch.report/v2","version":"7.0"}`), `written by a newer twwatch (version "7.0"`},
-		{file("odd\x1b\nname", "x"), `odd\x1b\nname": not a twwatch report`},
+		{file("odd\x1b\nname", "x"), `odd\x1b\x0aname": not a twwatch report`},
 	}
 	for _, tt := range tests {
 		got, err := collect(t, source(tt.path))

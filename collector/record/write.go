@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // Options say how to record; the zero value records reports as they are.
@@ -187,10 +188,10 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// quote shows a path: as it is if it is harmless, else in quotes.
+// quote shows a path: as it is if it is harmless, else escaped and in quotes.
 func quote(path string) string {
-	if quoted := strconv.Quote(path); quoted[1:len(quoted)-1] != path || path == "" {
-		return quoted
+	if text := draw.Escape(path); text != path || path == "" {
+		return `"` + text + `"`
 	}
 	return path
 }

@@ -13,7 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unicode"
+
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // Error is a request that brought no report, or no list.
@@ -50,6 +51,9 @@ func statusFix(status int, begin []byte) string {
 	case status == http.StatusUnauthorized:
 		return "it wants credentials: give them in --source.config.file (basic_auth or authorization)"
 	case status == http.StatusForbidden:
+		if bytes.Contains(begin, []byte("--web.allowed-host")) {
+			return "it doesn't know this name for itself: use its IP address, or allow the name (there: --web.allowed-host)"
+		}
 		return "the credentials of --source.config.file don't suffice, or its API is off (there: --web.enable-api)"
 	case status == http.StatusNotFound:
 		return "it is no twwatch, or its API is off (there: --web.enable-api)"
@@ -119,33 +123,21 @@ func (r reworded) Unwrap() error { return r.err }
 // quote shows text from elsewhere: as it is if it is short and harmless, else
 // cut short and in quotes.
 func quote(s string) string {
-	const most = 200
-	cut := ""
-	if len(s) > most {
-		s, cut = s[:most], "…"
-	}
-	if quoted := strconv.Quote(s); s == "" || cut != "" || quoted[1:len(quoted)-1] != s {
-		return quoted + cut
+	text, cut := draw.EscapeShort(s, 200)
+	switch {
+	case cut:
+		return `"` + text + `"…`
+	case text != s || s == "":
+		return `"` + text + `"`
 	}
 	return s
 }
 
 // oneLine escapes what is not printable, and bounds the length.
 func oneLine(s string) string {
-	const most = 400
-	var b strings.Builder
-	for _, r := range s {
-		if b.Len() > most {
-			return b.String() + "…"
-		}
-		if r == '\n' {
-			b.WriteByte(' ')
-		} else if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			quoted := strconv.QuoteRune(r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		}
+	text, cut := draw.EscapeShort(strings.ReplaceAll(s, "\n", " "), 400)
+	if cut {
+		text += "…"
 	}
-	return b.String()
+	return text
 }

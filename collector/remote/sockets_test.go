@@ -84,11 +84,13 @@ func TestSocketsStatus(t *testing.T) {
 		body   string
 		want   string
 	}{
-		{400, `{"error":"limit=\"5000\": want a number"}`, `answered 400 Bad Request: it says: "limit=\"5000\": want a number"`},
+		{400, `{"error":"limit=\"5000\": want a number"}`, `answered 400 Bad Request: it says: limit="5000": want a number`},
 		{404, `{"error":"there are no live sockets"}`, "answered 404 Not Found: it says: there are no live sockets"},
 		{404, "404 page not found", "answered 404 Not Found: it is no twwatch, or its API is off"},
 		{429, `{"error":"another request is under way"}`, "it says: another request is under way"},
-		{500, `{"error":"\u001b[2J\n\u202e"}`, `it says: "\x1b[2J\n\u202e"`},
+		{500, `{"error":"\u001b[2J\n\u202e"}`, `it says: "\x1b[2J\x0a\u202e"`},
+		{500, `{"error":"x` + strings.Repeat("ö", 200) + `"}`, `ö"…`}, // not cut within one
+		{500, `{"error":"blank: ` + "\u3164" + `"}`, `it says: "blank: \u3164"`},
 		{504, `{"error":"` + strings.Repeat("x", 1000) + `"}`, "answered 504 Gateway Timeout: it says: "},
 		{500, `{"error":"` + strings.Repeat("x", 9000) + `"}`, "answered 500 Internal Server Error: look at its log"},
 		{500, `{"error":7}`, "look at its log"},

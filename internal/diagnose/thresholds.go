@@ -51,6 +51,23 @@ func (t *Thresholds) Set(name string, value float64) error {
 	return nil
 }
 
+// Check tells whether the thresholds in force contradict each other. Each may be
+// fine alone, so Set can't tell.
+func (t Thresholds) Check() error {
+	all := t.All()
+	if all[portsSlow] < all[portsRunningOut] {
+		return nil
+	}
+	show := func(name string) string {
+		text := fmt.Sprintf("%s %v", name, all[name])
+		if _, given := t.set[name]; !given {
+			text += " (the default)"
+		}
+		return text
+	}
+	return fmt.Errorf("%s must be below %s: else it is critical before it is a warning; change one of them", show(portsSlow), show(portsRunningOut))
+}
+
 // All are the thresholds in force, by name.
 func (t Thresholds) All() map[string]float64 {
 	all := defaults()

@@ -37,6 +37,19 @@ func Escape(s string) string {
 	return b.String()
 }
 
+// EscapeShort is Escape of the first most bytes of s, or of up to three fewer,
+// so that no character is cut; cut tells whether s is longer.
+func EscapeShort(s string, most int) (text string, cut bool) {
+	if len(s) <= most {
+		return Escape(s), false
+	}
+	end := most
+	for end > max(0, most-utf8.UTFMax+1) && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return Escape(s[:end]), true
+}
+
 // hidden reports whether r shows nothing, or something else than itself.
 func hidden(r rune) bool {
 	if r < 0x80 {

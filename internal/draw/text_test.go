@@ -44,6 +44,31 @@ func TestSparkline(t *testing.T) {
 	}
 }
 
+func TestEscapeShort(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		most int
+		want string
+		cut  bool
+	}{
+		{"", 0, "", false},
+		{"abc", 3, "abc", false},
+		{"abc", 2, "ab", true},
+		{"abc", 0, "", true},
+		{"aö", 3, "aö", false},
+		{"aö", 2, "a", true},
+		{"日本", 5, "日", true},
+		{"a\U0001F600", 4, "a", true},
+		{"\x1b[2J", 1, `\x1b`, true},
+		{"\x80\x80\x80\x80\x80\x80", 5, `\x80\x80`, true}, // no UTF-8: up to three fewer
+		{"ö", 1, "", true},
+	} {
+		if got, cut := EscapeShort(tt.in, tt.most); got != tt.want || cut != tt.cut {
+			t.Errorf("EscapeShort(%q, %d) = %q, %v, want %q, %v", tt.in, tt.most, got, cut, tt.want, tt.cut)
+		}
+	}
+}
+
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                    "",

@@ -96,5 +96,8 @@ can't be printed stand as \uXXXX.
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, kindName(f), strings.Join(f.labels, ", "), f.help)
 	}
 	b.WriteString("| `twwatch_build_info` | gauge | version, revision, branch, goversion, goos, goarch, tags | Always 1; what this twwatch was built from. |\n")
+	// The command's own, which a test there holds to these lines.
+	b.WriteString("| `twwatch_config_last_reload_successful` | gauge |  | Whether the last reading of --config.file succeeded; 1 without a file. |\n")
+	b.WriteString("| `twwatch_config_last_reload_success_timestamp_seconds` | gauge |  | When --config.file was last read successfully; without a file, when twwatch started. |\n")
 	return b.Bytes()
 }

@@ -10,13 +10,21 @@ import (
 // guard decides who may ask for what. The connection's own local address
 // tells whether a request came over loopback; nothing that the client writes
 // does.
+//
+// A browser can be made to ask this host in the name of another site's page, by
+// a DNS entry of that site (rebinding): its Host header then names the site. So
+// who isn't authenticated must use a name that is known here, or an address,
+// which no DNS entry can stand for. Off loopback /metrics is answered under every
+// name, since scrapers use names that can't be known here. A rebound page can
+// then read it, as can everybody on that network; authentication ends both.
 type guard struct {
+	auth  bool // the request was authenticated
 	open  bool // everything is answered off loopback too
 	hosts map[string]bool
 }
 
 func newGuard(cfg Config) guard {
-	g := guard{open: cfg.Auth || cfg.EnableAPI, hosts: map[string]bool{"localhost": true}}
+	g := guard{auth: cfg.Auth, open: cfg.Auth || cfg.EnableAPI, hosts: map[string]bool{"localhost": true}}
 	for _, addr := range cfg.ListenAddrs {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -43,17 +51,17 @@ func (g *guard) allow(host string) {
 // if it isn't.
 func (g *guard) refuse(r *http.Request) (status int, why string) {
 	path := r.URL.Path
-	switch {
+	switch away := !overLoopback(r); {
 	case strings.HasPrefix(path, "/-/"):
 		return 0, "" // tells nothing of the host
-	case !overLoopback(r):
-		if !g.open && path != "/metrics" {
-			return http.StatusForbidden, "off loopback only /metrics and /-/ are answered: " +
-				"configure authentication (--web.config.file), or open the API to everybody with --web.enable-api"
-		}
-	case !g.allowed(r):
-		return http.StatusForbidden, "the Host header names neither localhost nor an address that is listened on: " +
-			"a web page that does so may be another site's (DNS rebinding)"
+	case away && path == "/metrics":
+		return 0, ""
+	case away && !g.open:
+		return http.StatusForbidden, "off loopback only /metrics and /-/ are answered: " +
+			"configure authentication (--web.config.file), or open the API to everybody with --web.enable-api"
+	case !g.auth && !g.allowed(r):
+		return http.StatusForbidden, "the Host header is a name that isn't known here, as a web page of another site has it (DNS rebinding): " +
+			"use an IP address, or allow the name with --web.allowed-host"
 	}
 	return 0, ""
 }
@@ -70,9 +78,9 @@ func overLoopback(r *http.Request) bool {
 	return false
 }
 
-// allowed checks the Host header of a request over loopback. A browser always
-// sends one; without it (HTTP/1.0) there is no page to fear. Nor can a browser
-// reach a unix socket.
+// allowed checks the Host header. A browser always sends one; without it
+// (HTTP/1.0) there is no page to fear. Nor can a browser reach a unix socket.
+// Names below localhost belong to no site (RFC 6761, 6.3).
 func (g *guard) allowed(r *http.Request) bool {
 	if _, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); unix || r.Host == "" {
 		return true
@@ -82,10 +90,10 @@ func (g *guard) allowed(r *http.Request) bool {
 		host = h
 	}
 	host = canonicalHost(host)
-	if a, err := netip.ParseAddr(host); err == nil && a.Unmap().IsLoopback() {
-		return true
+	if a, err := netip.ParseAddr(host); err == nil {
+		return !a.IsUnspecified()
 	}
-	return g.hosts[host]
+	return g.hosts[host] || strings.HasSuffix(host, ".localhost")
 }
 
 // canonicalHost lowers a host's letters and takes off brackets and the root's dot.

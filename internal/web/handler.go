@@ -22,9 +22,10 @@ import (
 type Config struct {
 	Hub     *hub.Hub
 	Metrics prometheus.Gatherer
-	// Sockets lists live sockets; the answer is encoded as JSON. It is called
-	// by one request at a time, with a context that ends after ten seconds.
-	// Nil where the source has no live sockets.
+	// Sockets lists sockets; the answer is encoded as JSON. It is called by
+	// one request at a time, with a context that ends after ten seconds. A
+	// [*SocketsError] says with which status an error is answered. Nil where
+	// the source has no sockets.
 	Sockets func(context.Context, snapshot.SocketQuery) (any, error)
 
 	// Auth tells that every request is authenticated before it gets here.
@@ -32,9 +33,10 @@ type Config struct {
 	// EnableAPI answers everything off loopback too, without authentication.
 	EnableAPI bool
 	// ListenAddrs are the addresses served ("host:port", ":port"): their
-	// hosts may stand in a Host header on loopback.
+	// hosts may stand in the Host header of a request that isn't
+	// authenticated, as may every IP address and localhost.
 	ListenAddrs []string
-	// AllowedHosts are further names that may.
+	// AllowedHosts are further names that may, without ports.
 	AllowedHosts []string
 
 	Version string       // shown on the index

@@ -19,6 +19,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // Limits of /api/v1/sockets.
@@ -28,7 +29,20 @@ const (
 	socketsTimeout = 10 * time.Second
 )
 
-// socketsHandler lists live sockets for one request at a time.
+// A SocketsError is a reason for which sockets can't be listed that is not this
+// program's fault.
+type SocketsError struct {
+	Status int // of HTTP
+	Err    error
+}
+
+// Error is the cause's.
+func (e *SocketsError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SocketsError) Unwrap() error { return e.Err }
+
+// socketsHandler lists sockets for one request at a time.
 type socketsHandler struct {
 	list   func(context.Context, snapshot.SocketQuery) (any, error)
 	logger *slog.Logger
@@ -37,7 +51,7 @@ type socketsHandler struct {
 
 func (h *socketsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.list == nil {
-		refuse(w, http.StatusNotFound, "there are no live sockets: the source is a recording or another host")
+		refuse(w, http.StatusNotFound, "there are no live sockets: the source has none")
 		return
 	}
 	q, err := parseSocketQuery(r.URL.RawQuery)
@@ -51,10 +65,13 @@ func (h *socketsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body, err := h.ask(r.Context(), q)
+	expected, ok := errors.AsType[*SocketsError](err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		refuse(w, http.StatusGatewayTimeout, fmt.Sprintf("listing the sockets took more than %v", socketsTimeout))
 	case err != nil && r.Context().Err() != nil: // the client has gone
+	case ok:
+		refuse(w, expected.Status, expected.Error())
 	case err != nil:
 		h.logger.Warn("listing sockets failed", "err", err)
 		refuse(w, http.StatusInternalServerError, "listing the sockets failed: "+err.Error())
@@ -184,9 +201,9 @@ func states() []string {
 
 // quote shows a client's text, shortened and without control characters.
 func quote(s string) string {
-	const most = 64
-	if len(s) > most {
-		return strconv.QuoteToASCII(s[:most]) + "…"
+	text, cut := draw.EscapeShort(s, 64)
+	if cut {
+		return `"` + text + `"…`
 	}
-	return strconv.QuoteToASCII(s)
+	return `"` + text + `"`
 }

@@ -61,6 +61,7 @@ func TestSocketQuery(t *testing.T) {
 		"port=%zz":                         {"malformed"},
 		"port=1;limit=2":                   {"malformed"},
 		"port=" + strings.Repeat("9", 999): {`9\"…`},
+		"port=9" + strings.Repeat("ö", 99): {`ö\"…`}, // not cut within one
 		"port=%1b%5b2J%e2%80%ae":           {`\\x1b[2J\\u202e`},
 	} {
 		r := ask(site, loopback, "GET", "/api/v1/sockets?"+query)

@@ -17,6 +17,8 @@ func TestTrust(t *testing.T) {
 	auth, enabled, named := closed, closed, closed
 	auth.Auth, enabled.EnableAPI = true, true
 	named.AllowedHosts, named.ListenAddrs = []string{"Node1.Example.COM."}, []string{"10.0.0.5:10060", "[fd00::5]:1", "0.0.0.0:2", ":3", "agent:4"}
+	open := named
+	open.EnableAPI = true
 	const api, away = "/api/v1/report", "10.0.0.5:10060"
 	for _, c := range []struct {
 		name, local, path string
@@ -41,11 +43,24 @@ func TestTrust(t *testing.T) {
 		{"off loopback: health", away, "/-/healthy", closed, "any.example", 200},
 		{"off loopback: ready", away, "/-/ready", closed, "any.example", 200},
 		{"off loopback with authentication", away, api, auth, "any.example", 200},
-		{"off loopback, opened", away, api, enabled, "any.example", 200},
+		{"loopback with authentication", loopback, api, auth, "any.example", 200},
+		{"off loopback, opened", away, api, enabled, "10.0.0.5:10060", 200},
+		{"off loopback, opened, behind NAT", away, api, enabled, "203.0.113.9", 200},
+		{"off loopback, opened, IPv6", "[fd00::5]:10060", api, enabled, "[fd00::5]:10060", 200},
+		{"off loopback, opened, allowed name", away, api, open, "node1.example.com:10060", 200},
+		{"off loopback, opened, listen name", away, api, open, "agent", 200},
+		{"off loopback, opened: metrics", away, "/metrics", enabled, "any.example", 200},
+		{"off loopback, opened: health", away, "/-/healthy", enabled, "any.example", 200},
+		{"rebinding off loopback: report", away, api, enabled, "evil.example:10060", 403},
+		{"rebinding off loopback: sockets", away, "/api/v1/sockets", enabled, "evil.example", 403},
+		{"rebinding off loopback: index", away, "/", enabled, "evil.example", 403},
+		{"rebinding off loopback: no such path", away, "/nothing", enabled, "evil.example", 403},
+		{"rebinding off loopback: no address", away, api, enabled, "10.0.0.5.evil.example", 403},
 		{"rebinding", loopback, api, closed, "evil.example", 403},
 		{"rebinding: metrics", loopback, "/metrics", closed, "evil.example:10060", 403},
 		{"rebinding: index", loopback, "/", closed, "127.0.0.1.evil.example", 403},
 		{"rebinding: opened all the same", loopback, api, enabled, "localhost.evil.example", 403},
+		{"rebinding: not below localhost", loopback, api, closed, "evillocalhost", 403},
 		{"rebinding: not a name", loopback, api, closed, "[::1", 403},
 		{"health has no secrets", loopback, "/-/healthy", closed, "evil.example", 200},
 		{"no Host, as HTTP/1.0 has it", loopback, api, closed, "", 200},
@@ -55,7 +70,8 @@ func TestTrust(t *testing.T) {
 		{"listen address, IPv6", loopback, api, named, "[fd00::5]:10060", 200},
 		{"listen name", loopback, api, named, "agent", 200},
 		{"unspecified address", loopback, api, named, "0.0.0.0:2", 403},
-		{"address not listened on", loopback, api, closed, "10.0.0.5:10060", 403},
+		{"address not listened on", loopback, api, closed, "10.0.0.5:10060", 200},
+		{"a name below localhost", loopback, api, closed, "twwatch.localhost:10060", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := ask(Handler(c.cfg), c.local, "GET", "http://x"+c.path, host(c.host))
