@@ -59,6 +59,7 @@ type Config struct {
 type Collector struct {
 	cfg       Config
 	self      identity
+	dial      func() (*inetdiag.Conn, error) // nil: to this kernel
 	conn      *inetdiag.Conn
 	files     *sysctl.Files
 	services  *advice.Services
@@ -153,7 +154,8 @@ func (c *Collector) Reports(ctx context.Context) iter.Seq2[*snapshot.Report, err
 func (c *Collector) stretched() time.Duration {
 	interval := c.cfg.Interval
 	if c.cfg.CPUBudget < 1 {
-		interval = max(interval, time.Duration(float64(c.cpu)/c.cfg.CPUBudget))
+		// Compared as numbers: a tiny budget's interval overflows a Duration.
+		interval = time.Duration(max(float64(interval), min(float64(c.cpu)/c.cfg.CPUBudget, float64(MaxInterval))))
 	}
 	return min(interval, MaxInterval)
 }

@@ -142,6 +142,21 @@ func TestUnknownIsAbsent(t *testing.T) {
 	}
 }
 
+// Nobody looked for bound sockets: none is no number.
+func TestCloseIsAbsentUnlessLookedFor(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		e := New(Config{})
+		ns := namespace("host", "host", 1, snapshot.Omitted{}, server("10.0.0.5", "192.0.2.1", 80, tw(9)))
+		ns.Ports.BoundSeen = seen
+		ns.States.Close = 4
+		e.Observe(at(0, ns))
+		got := named(series(t, e), "twwatch_sockets")
+		if strings.Contains(got, `state="close"} 4`) != seen || strings.Contains(got, `state="close"}`) != seen || !strings.Contains(got, `state="listen"}`) {
+			t.Errorf("looked for: %v; %s", seen, got)
+		}
+	}
+}
+
 func TestPortsUsedMax(t *testing.T) {
 	for name, c := range map[string]struct {
 		ns   *snapshot.Namespace

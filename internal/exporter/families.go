@@ -36,7 +36,7 @@ func newFamilies() *families {
 	}
 
 	add(&f.sockets, gauge, "sockets",
-		"TCP sockets by state, IPv4 and IPv6 (sock_diag dump). Of namespaces other than the first only time_wait and close_wait, and the states of flow sockets while a flow of theirs is exported.",
+		"TCP sockets by state, IPv4 and IPv6 (sock_diag dump). state=\"close\", bound and not connected, is absent where a pass did not look for it: above 10,000 sockets that is once a minute at most. Of namespaces other than the first only time_wait and close_wait, and the states of flow sockets while a flow of theirs is exported.",
 		"netns", "state")
 	add(&f.buckets, gauge, "time_wait_buckets",
 		"Sockets that count against tcp_max_tw_buckets: TIME_WAIT and orphaned FIN_WAIT2 (sock_diag dump, as tw of /proc/net/sockstat).", "netns")
@@ -53,7 +53,7 @@ func newFamilies() *families {
 	add(&f.closeWait, gauge, "close_wait_sockets",
 		"CLOSE_WAIT sockets: unaccepted (no accept() has taken them), unread (accepted, data wait in Recv-Q; beyond 256 sockets at least so many), other (sock_diag dump).", "netns", "kind")
 	add(&f.closeWaitOldest, gauge, "close_wait_oldest_seconds",
-		"Time since the peer's FIN of the oldest CLOSE_WAIT socket known; absent with none (tcp_info).", "netns")
+		"Time since the peer's FIN of the oldest CLOSE_WAIT socket known, at least: exact for a socket that got no ACK since, as one that sends nothing and has no keepalive; absent with none (tcp_info: last_ack_recv of the first look).", "netns")
 	add(&f.listenOverflows, counter, "listen_overflows_total",
 		"Connections that found a full accept queue (ListenOverflows of /proc/net/netstat).", "netns")
 	add(&f.listenDrops, counter, "listen_drops_total",

@@ -130,7 +130,9 @@ func features(r *snapshot.Report) []feature {
 func (e *Exporter) renderFull(v *view, s *scene) {
 	f, ns := e.families, s.ns
 	for state, n := range ns.States.Named {
-		v.put(f.sockets, float64(n), s.label, state)
+		if state != "close" || ns.Ports != nil && ns.Ports.BoundSeen { // else nobody looked
+			v.put(f.sockets, float64(n), s.label, state)
+		}
 	}
 	v.put(f.buckets, float64(ns.TimeWait.BucketsUsed), s.label)
 	limit := ns.TimeWait.BucketsLimit
