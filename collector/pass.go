@@ -146,7 +146,28 @@ func (p *pass) flowConfig() flow.Config {
 	return flow.Config{
 		Limits: p.ns.Limits, Services: p.services.Ports(), ServiceName: p.services.Name, Device: deviceNames(),
 		Start: p.start, Since: p.ledger.LastStart, Sockets: p.sockets(), Memory: &p.memory,
+		Opened: p.counter("ActiveOpens"), Entered: p.growth("TW"),
 	}
+}
+
+// counter is a cumulative counter, nil if it can't be read.
+func (p *pass) counter(name string) *uint64 {
+	if v, ok := p.sample.Counters[name]; ok {
+		return &v
+	}
+	return nil
+}
+
+// growth is how much a counter grew since the previous pass, nil if that can't
+// be known.
+func (p *pass) growth(name string) *uint64 {
+	before, known := p.last[name]
+	now := p.counter(name)
+	if !known || now == nil || *now < before {
+		return nil
+	}
+	*now -= before
+	return now
 }
 
 // Where the rows come from.
@@ -200,7 +221,11 @@ func (p *pass) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.S
 		return 0, inetdiag.ErrNotSupported
 	}
 	if p.conn == nil {
-		if p.conn, err = inetdiag.Dial(nil); err != nil {
+		dial := p.dial
+		if dial == nil {
+			dial = func() (*inetdiag.Conn, error) { return inetdiag.Dial(nil) }
+		}
+		if p.conn, err = dial(); err != nil {
 			return 0, err
 		}
 	}
@@ -256,30 +281,25 @@ func (p *pass) bound(ctx context.Context) {
 	p.ledger.LastBound = p.start
 }
 
-// closeWaitAges learns since when each CLOSE_WAIT socket waits: last_ack_recv
-// of its tcp_info, which counts the peer's FIN (tcp_get_info, net/ipv4/tcp.c).
-// It is exact unless we sent after the FIN, and then too small.
+// closeWaitAges learns since when each CLOSE_WAIT socket waits: see [finOf].
 func (p *pass) closeWaitAges(ctx context.Context) {
 	lookups := 0
 	var failed error
-	complete := p.table.CloseWaits(func(id inetdiag.ID, set func(ms int64)) {
-		at, known := p.ledger.FinAt(id.Cookie())
+	complete := p.table.CloseWaits(func(id inetdiag.ID, set func(flow.Age)) {
+		fin, known := p.ledger.Fin(id.Cookie())
 		if !known {
 			if lookups++; lookups > maxLookups || failed != nil || p.conn == nil {
 				return
 			}
-			info, err := p.conn.Lookup(ctx, id)
-			if errors.Is(err, inetdiag.ErrNotFound) {
+			var err error
+			if fin, err = p.askFin(ctx, id); errors.Is(err, inetdiag.ErrNotFound) {
 				return // closed since
-			}
-			if err != nil {
+			} else if err != nil {
 				failed = err
 				return
 			}
-			at = inetdiag.Now() - int64(info.LastAckRecv)
-			p.ledger.Learn(id.Cookie(), at)
 		}
-		set(max(0, p.start-at) / 1e6)
+		set(p.ageOf(fin))
 	})
 	if failed == nil && (!complete || lookups > maxLookups) {
 		failed = p.walkCloseWaits(ctx)
@@ -296,10 +316,12 @@ func (p *pass) walkCloseWaits(ctx context.Context) error {
 	q := inetdiag.Query{States: inetdiag.StatesOf(inetdiag.CloseWait), Info: true}
 	_, err := p.walk(ctx, q, func(s *inetdiag.Socket) {
 		if info, ok := s.Info(); ok {
-			at := s.FilledAt() - int64(info.LastAckRecv)
-			p.table.AddAge(s, max(0, p.start-at)/1e6)
+			p.table.AddAge(s, p.ageOf(p.ledger.Learn(s.Cookie(), finOf(&info, s.FilledAt(), s.FilledAt()))))
 		}
 	})
+	if err == nil {
+		p.table.SetAllAged()
+	}
 	return err
 }
 
@@ -311,10 +333,8 @@ func (p *pass) compareBuckets() {
 	if tw := p.sample.Sockstat.TimeWait; tw != nil {
 		w.BucketsUsed = *tw
 	}
-	before, knewBefore := p.last["TW"]
-	now, knows := p.sample.Counters["TW"]
-	if w.OpenedPerSecondFloor && p.ns.CoveredSeconds > 0 && knewBefore && knows && now >= before {
-		perSecond := float64(now-before) / p.ns.CoveredSeconds
+	if entered := p.growth("TW"); entered != nil && w.OpenedPerSecondFloor && p.ns.CoveredSeconds > 0 {
+		perSecond := float64(*entered) / p.ns.CoveredSeconds
 		w.CloseRate, w.CloseRateBy = &perSecond, "counter"
 	}
 }

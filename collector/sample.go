@@ -125,7 +125,7 @@ func (p *pass) fillSample(ctx context.Context) {
 		case s.state == inetdiag.TimeWait:
 			d.AgeSeconds = seconds(timeWaitAge(s.expires, length))
 		case s.state == inetdiag.CloseWait && p.ns.Source == sourceDiag && failed == nil:
-			d.AgeSeconds, failed = p.sinceFin(ctx, s.id)
+			failed = p.sinceFin(ctx, s.id, &d)
 		}
 		p.ns.Sockets = append(p.ns.Sockets, d)
 	}
@@ -136,24 +136,20 @@ func (p *pass) fillSample(ctx context.Context) {
 	snapshot.SortSockets(p.ns.Sockets)
 }
 
-// sinceFin is how long ago the peer's FIN came, in seconds: remembered, else
-// asked for.
-func (p *pass) sinceFin(ctx context.Context, id inetdiag.ID) (*float64, error) {
-	at, known := p.ledger.FinAt(id.Cookie())
+// sinceFin tells how long ago the peer's FIN came: remembered, else asked for.
+func (p *pass) sinceFin(ctx context.Context, id inetdiag.ID, d *snapshot.Socket) error {
+	fin, known := p.ledger.Fin(id.Cookie())
 	if !known {
 		if p.conn == nil {
-			return nil, nil // hung up after a trouble that is told already
+			return nil // hung up after a trouble that is told already
 		}
-		info, err := p.conn.Lookup(ctx, id)
-		if errors.Is(err, inetdiag.ErrNotFound) {
-			return nil, nil // closed since
+		var err error
+		if fin, err = p.askFin(ctx, id); errors.Is(err, inetdiag.ErrNotFound) {
+			return nil // closed since
+		} else if err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-		at = inetdiag.Now() - int64(info.LastAckRecv)
-		p.ledger.Learn(id.Cookie(), at)
 	}
-	age := float64(max(0, p.start-at)) / 1e9
-	return &age, nil
+	p.ageOf(fin).Tell(d)
+	return nil
 }

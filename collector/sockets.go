@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/twwatch/twwatch/collector/flow"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/sysctl"
@@ -161,10 +162,10 @@ func (l *listing) proc(ctx context.Context, netDir string) error {
 	return nil
 }
 
-// add appends a socket if it is old enough; false: the list is full.
+// add appends a socket if it may be old enough; false: the list is full.
 func (l *listing) add(s *inetdiag.Socket) bool {
 	age, known := l.age(s)
-	if l.older > 0 && (!known || age < l.older) {
+	if l.older > 0 && (!known || time.Duration(age.AtMost)*time.Millisecond < l.older) {
 		return true
 	}
 	if len(l.list.Sockets) == l.limit {
@@ -173,24 +174,29 @@ func (l *listing) add(s *inetdiag.Socket) bool {
 	}
 	r := rowOf(s)
 	d := r.describe(l.names)
-	if known {
-		d.AgeSeconds = seconds(age)
+	switch {
+	case s.State() == inetdiag.TimeWait:
+		d.AgeSeconds = seconds(time.Duration(age.AtLeast) * time.Millisecond)
+	case known:
+		age.Tell(&d)
 	}
 	l.list.Sockets = append(l.list.Sockets, d)
 	return true
 }
 
-// age is how long a socket is in TIME_WAIT or CLOSE_WAIT.
-func (l *listing) age(s *inetdiag.Socket) (age time.Duration, known bool) {
+// age is how long a socket is in TIME_WAIT, which is exact, or CLOSE_WAIT.
+func (l *listing) age(s *inetdiag.Socket) (age flow.Age, known bool) {
 	switch s.State() {
 	case inetdiag.TimeWait:
-		return timeWaitAge(s.Expires(), l.length), true
+		ms := timeWaitAge(s.Expires(), l.length).Milliseconds()
+		return flow.Age{AtLeast: ms, AtMost: ms}, true
 	case inetdiag.CloseWait:
 		if info, ok := s.Info(); ok {
-			return info.LastAckRecv, true
+			atLeast, atMost := closeWaitAge(&info)
+			return flow.Age{AtLeast: atLeast.Milliseconds(), AtMost: atMost.Milliseconds()}, true
 		}
 	}
-	return 0, false
+	return flow.Age{}, false
 }
 
 // timeWaitAge is how long a mini-socket lives that expires in so many ms.

@@ -19,25 +19,14 @@ const (
 	topBirths    = 100
 	topTotal     = 100
 	topPrefixes  = snapshot.MaxFlows - topTimeWait - topPorts - topCloseWait - topBirths - topTotal
-
-	// spilledSeconds is how long a flow that used up its half of the range is
-	// remembered, unless it still holds ports of the other half.
-	spilledSeconds = holdSeconds
-	maxSpilled     = 4096
 )
-
-// Memory is what a namespace's next pass should know of its last one. The
-// zero value knows nothing. It is for one namespace and one goroutine.
-type Memory struct {
-	last    []key         // the flows last reported: they are followed from the first row on
-	spilled map[key]int64 // flows that used up their half of the range → when, on inetdiag.Now's clock
-}
 
 // Fill writes what the pass found into n: states, time_wait (but for its
 // limit), ports, flows, omitted, listeners and close_waits.
 func (t *Table) Fill(n *snapshot.Namespace) {
 	t.countPending()
 	t.settleTimeWait()
+	t.settleCloseWaits()
 	by := t.settlePorts()
 	n.States = toStates(&t.states)
 	t.fillTimeWait(&n.TimeWait)
@@ -52,11 +41,12 @@ func (t *Table) Fill(n *snapshot.Namespace) {
 	for _, i := range chosen {
 		n.Flows = append(n.Flows, t.flow(i, by))
 	}
-	for _, c := range t.chooseCrowds() {
+	crowds := t.chooseCrowds()
+	for _, c := range crowds {
 		n.Flows = append(n.Flows, t.crowdFlow(c))
 	}
 	n.Flows = sorted(n.Flows, byTrouble)
-	t.fillOmitted(n, len(t.chooseCrowds()))
+	t.fillOmitted(n, len(crowds))
 	t.fillListeners(n)
 	t.fillCloseWaits(n)
 	t.remember(chosen)
@@ -68,13 +58,21 @@ func (t *Table) settleTimeWait() {
 		e := &t.entries[i]
 		e.states[inetdiag.TimeWait] = e.timeWait
 		t.survivors = t.survivors || e.recycles && e.timeWait > 0
+		t.served = t.served || e.key.side() == server && e.timeWait > 0
+	}
+	// A SYN of the client may take a server's TIME_WAIT over (tcp_timewait_state_process,
+	// net/ipv4/tcp_minisocks.c); no counter tells, but TW then outgrows the rows.
+	// It counts new FIN_WAIT2 mini-sockets too.
+	if t.cfg.Entered != nil && t.covered > 0 {
+		known := t.births + t.births/50 + uint64(t.minis) + 10
+		t.reopened = *t.cfg.Entered > known
 	}
 }
 
 func (t *Table) fillTimeWait(w *snapshot.TimeWait) {
 	w.BucketsUsed = int(t.minis + t.states[inetdiag.TimeWait])
 	w.Births = t.births
-	w.OpenedPerSecondFloor = t.survivors
+	w.OpenedPerSecondFloor = t.survivors || t.reopened || t.cfg.Entered == nil && t.served
 	w.OpenedPerSecond = make([]uint32, 60)
 	for i, n := range t.timeline {
 		w.OpenedPerSecond[59-i] = n
@@ -82,9 +80,14 @@ func (t *Table) fillTimeWait(w *snapshot.TimeWait) {
 	var sum float64
 	for i := range t.entries {
 		e := &t.entries[i]
-		if e.states[inetdiag.TimeWait] > 0 {
-			sum += t.closeRate(e, e.recycles).perSecond
+		if e.states[inetdiag.TimeWait] == 0 {
+			continue
 		}
+		r, known := t.closeRate(e)
+		if !known {
+			return
+		}
+		sum += r.perSecond
 	}
 	for i := range t.prefix.crowds {
 		sum += t.prefix.crowds[i].rate().perSecond
@@ -222,7 +225,7 @@ func (t *Table) flow(i uint16, by *parity) snapshot.Flow {
 		Side:  e.key.side().snapshot(),
 		Local: e.key.local().String(), Remote: e.key.remote().String(), Port: e.key.port(),
 		States: toStates(&e.states), MissedAtMost: e.missed, Births: uint64(e.births),
-		SurvivorsOnly: e.recycles,
+		SurvivorsOnly: t.survivorsOnly(e),
 		CloseWait: snapshot.CloseWaitCount{
 			Sockets: e.states[inetdiag.CloseWait], Unread: e.unread, Unaccepted: e.unaccepted,
 		},
@@ -232,16 +235,18 @@ func (t *Table) flow(i uint16, by *parity) snapshot.Flow {
 		f.Device = t.device(d)
 	}
 	t.name(&f)
-	if e.oldestCloseWait >= 0 {
-		f.CloseWait.OldestSeconds = seconds(e.oldestCloseWait)
+	if oldest := e.oldestCloseWait; oldest.known() {
+		f.CloseWait.OldestSeconds, f.CloseWait.OldestAtLeast = seconds(oldest.AtLeast), oldest.atLeast()
 	}
-	r := t.closeRate(e, f.SurvivorsOnly)
-	f.CloseRate, f.CloseRateSeconds = &r.perSecond, r.seconds
-	if r.perSecond > 0 {
-		if live := e.states[inetdiag.Established]; live > 0 {
-			mean := float64(live) / r.perSecond // Little's law
-			f.MeanLifetimeSeconds = &mean
-		}
+	r, known := t.closeRate(e)
+	if known {
+		f.CloseRate, f.CloseRateSeconds, f.CloseRateAtLeast = &r.perSecond, r.seconds, t.atLeast(e)
+	}
+	if live := e.states[inetdiag.Established]; live > 0 && r.perSecond > 0 && !f.CloseRateAtLeast {
+		mean := float64(live) / r.perSecond // Little's law
+		f.MeanLifetimeSeconds = &mean
+	}
+	if slices.Max(e.timeline[:]) > 0 {
 		f.OpenedPerSecond = make([]uint32, 60)
 		for i, n := range e.timeline {
 			f.OpenedPerSecond[59-i] = uint32(n)
@@ -250,7 +255,7 @@ func (t *Table) flow(i uint16, by *parity) snapshot.Flow {
 	if e.key.side() == client {
 		f.Ports = t.flowPorts(i, by)
 		if f.Ports != nil {
-			f.Ports.SecondsToExhaustion = t.exhaustion(e, f.Ports, r, f.SurvivorsOnly)
+			f.Ports.SecondsToExhaustion = t.exhaustion(e, f.Ports, r)
 		}
 	}
 	return f
@@ -338,8 +343,8 @@ func (t *Table) fillCloseWaits(n *snapshot.Namespace) {
 			Local: c.id.Src().String(), Remote: c.id.Dst().String(), Cookie: c.id.Cookie(),
 			RecvQ: c.recvQ, SendQ: c.sendQ, Inode: c.inode, UID: c.uid,
 		}
-		if c.age >= 0 {
-			w.AgeSeconds = seconds(c.age)
+		if c.age.known() {
+			w.AgeSeconds, w.AgeAtLeast, w.AgeAtMostSeconds = seconds(c.age.AtLeast), c.age.atLeast(), seconds(c.age.AtMost)
 		}
 		n.CloseWaits = append(n.CloseWaits, w)
 	}
@@ -361,24 +366,7 @@ func (t *Table) remember(chosen []uint16) {
 	for _, i := range chosen {
 		m.last = append(m.last, t.entries[i].key)
 	}
-	if m.spilled == nil {
-		m.spilled = make(map[key]int64)
-	}
-	for i := range t.entries {
-		e := &t.entries[i]
-		if e.key.side() != client || !t.ports.known || e.used[0] == 0 && e.used[1] == 0 {
-			continue
-		}
-		_, before := m.spilled[e.key]
-		if t.ports.halfUsed(e, 0) && len(m.spilled) < maxSpilled || before && e.used[1] > 0 {
-			m.spilled[e.key] = t.cfg.Start
-		}
-	}
-	for k, at := range m.spilled {
-		if t.cfg.Start-at > spilledSeconds*1e9 {
-			delete(m.spilled, k)
-		}
-	}
+	m.learn(t)
 }
 
 // sorted returns the flows in order. A Flow is large: they move once, and not at

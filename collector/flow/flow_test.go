@@ -357,3 +357,95 @@ func TestPassAllocatesByFlowsNotBySockets(t *testing.T) {
 		t.Errorf("%v allocations with 28,000 sockets, %v with 10", many, few)
 	}
 }
+
+// Ports of the other parity are taken for bound ones only where connect()
+// can't have given them.
+func TestParityEvidence(t *testing.T) {
+	var odd, own []row
+	for i := range 30 {
+		odd = append(odd, established(fmt.Sprintf("10.0.0.5:%d", 40001+2*i), "10.0.0.9:6379"))
+	}
+	for i := range 14116 {
+		own = append(own, timeWait(fmt.Sprintf("10.0.0.5:%d", 32768+2*i), "10.0.0.9:6379", 30_000))
+	}
+	other := established("10.0.0.5:40000", "10.0.0.8:6379")
+	type pass struct {
+		rows    []row
+		low     uint16 // of the range; 0: 32768
+		blocked int
+		atMost  bool // for the other destination
+	}
+	for _, tt := range []struct {
+		name   string
+		opened uint64
+		passes []pass
+	}{
+		{"too few connect() calls to spill over", 31, []pass{{odd, 0, 30, false}}},
+		{"a first look at an old namespace", 1e6, []pass{{odd, 0, 0, true}, {odd, 0, 0, true}}},
+		{"taken while watched", 1e6, []pass{{nil, 0, 0, false}, {odd, 0, 30, false}}},
+		{"a spill-over, seen", 1e6, []pass{{nil, 0, 0, false}, {append(odd, own...), 0, 0, true}, {odd, 0, 0, true}}},
+		{"all gone, and then anew", 1e6, []pass{{odd, 0, 0, true}, {nil, 0, 0, false}, {odd, 0, 30, false}}},
+		{"another range", 1e6, []pass{{nil, 32770, 0, false}, {odd, 0, 0, true}}},
+		{"another range, and few", 31, []pass{{nil, 32770, 0, false}, {odd, 0, 0, true}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			table, cfg := NewTable(), config()
+			cfg.Memory, cfg.Opened = &Memory{}, &tt.opened
+			for i, p := range tt.passes {
+				cfg.Limits.IPLocalPortRange = &sysctl.PortRange{Low: max(p.low, 32768), High: 60999}
+				n := look(t, table, cfg, append([]row{other}, p.rows...))
+				if n.Ports.BlockedParity != p.blocked {
+					t.Errorf("pass %d: %d blocked by parity, want %d", i, n.Ports.BlockedParity, p.blocked)
+				}
+				for _, f := range n.Flows {
+					if f.Remote == "10.0.0.8" && (f.Ports.AtMost != p.atMost || n.Ports.AtMost != p.atMost) {
+						t.Errorf("pass %d: at most %v, of the namespace %v, want %v", i, f.Ports.AtMost, n.Ports.AtMost, p.atMost)
+					}
+				}
+				cfg.Since, cfg.Start = cfg.Start, cfg.Start+15*second
+			}
+		})
+	}
+}
+
+// Which TIME_WAIT sockets had timestamps can't be told after a change of
+// tcp_timestamps.
+func TestTimestampsChanged(t *testing.T) {
+	rows := []row{timeWait("127.0.0.1:40000", "127.0.0.1:6379", 30_000)}
+	table, cfg := NewTable(), config()
+	cfg.Memory, cfg.Limits.TCPTWReuse = &Memory{}, new(1)
+	for i, tt := range []struct {
+		timestamps, reusable int
+		atMost               bool
+	}{{1, 1, false}, {0, 1, true}, {0, 1, true}, {1, 1, true}} {
+		cfg.Limits.TCPTimestamps = &tt.timestamps
+		p := look(t, table, cfg, rows).Flows[0].Ports
+		if p.Reusable != tt.reusable || p.AtMost != tt.atMost {
+			t.Errorf("pass %d: %+v, want %d reusable, at most %v", i, *p, tt.reusable, tt.atMost)
+		}
+		cfg.Since, cfg.Start = cfg.Start, cfg.Start+15*second
+	}
+	cfg.Start += 63 * second
+	if p := look(t, table, cfg, rows).Flows[0].Ports; p.Reusable != 1 || p.AtMost {
+		t.Errorf("a minute later: %+v", *p)
+	}
+}
+
+// What a SYN took over from a server shows in the growth of TW only.
+func TestReopenedServerSockets(t *testing.T) {
+	rows := []row{{state: inetdiag.Listen, src: "0.0.0.0:8080", dst: "0.0.0.0:0"}}
+	for i := range 200 { // 50/s, each taken over after 4 s
+		rows = append(rows, timeWait("10.0.0.5:8080", fmt.Sprintf("10.0.0.9:%d", 40000+i), uint32(60_000-i*20)))
+	}
+	cfg := config()
+	for entered, floor := range map[uint64]bool{750: true, 205: false} {
+		cfg.Entered = &entered
+		n := look(t, NewTable(), cfg, rows)
+		if f := n.Flows[0]; f.SurvivorsOnly != floor || n.TimeWait.OpenedPerSecondFloor != floor {
+			t.Errorf("TW + %d with %d births: survivors %v, floor %v", entered, f.Births, f.SurvivorsOnly, n.TimeWait.OpenedPerSecondFloor)
+		}
+		if r := *n.Flows[0].CloseRate; floor && (r < 49 || r > 52) {
+			t.Errorf("rate %v, want 50", r)
+		}
+	}
+}

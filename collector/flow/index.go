@@ -7,6 +7,10 @@ import "github.com/twwatch/twwatch/inetdiag"
 // isn't looked at.
 type slot uint32
 
+// loopbackDevice is the index of lo in every namespace (LOOPBACK_IFINDEX,
+// include/net/flow.h).
+const loopbackDevice = 1
+
 const (
 	slotMask = 1<<16 - 1
 	tagMask  = slot(1<<32 - 1<<16)
@@ -90,11 +94,14 @@ func (t *Table) insert(k *key, h uint64, missed uint32) uint16 {
 	*e = entry{
 		key:             *k,
 		missed:          missed,
-		youngestOther:   ^uint32(0),
-		oldestCloseWait: -1,
-		loopback:        isLoopback(k.srcHi, k.srcLo) || isLoopback(k.dstHi, k.dstLo),
+		oldestCloseWait: Age{AtLeast: -1},
+		loopback: isLoopback(k.srcHi, k.srcLo) || isLoopback(k.dstHi, k.dstLo) ||
+			k.device() == loopbackDevice,
+		window: reopenWindow,
 	}
-	e.recycles = k.side() == client && t.recycles(e.loopback)
+	if k.side() == client && t.recycles(e.loopback) {
+		e.recycles, e.window = true, uint32(max(t.delay/2, t.delay-walkMS))
+	}
 	t.index[at] = slot(i+1) | tagOf(h)
 	return uint16(i)
 }

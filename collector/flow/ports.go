@@ -119,14 +119,9 @@ const (
 	unclear
 )
 
-const (
-	// A half counts as used up from nine tenths, so that a flow which hovers
-	// about its half isn't taken for one that binds.
-	halfUsedNum, halfUsedDen = 9, 10
-	// A TIME_WAIT of 58 s or more is about to leave: earlier ones have left.
-	leavingMS = 58_000
-	freshMS   = 2_000
-)
+// A half counts as used up from nine tenths, so that a flow which hovers about
+// its half isn't taken for one that binds.
+const halfUsedNum, halfUsedDen = 9, 10
 
 // halfUsed tells whether connect() had (nearly) no port of its parity left
 // for this flow, so that it went on to the other.
@@ -136,22 +131,22 @@ func (p *portMap) halfUsed(e *entry, parity int) bool {
 }
 
 // judgeParity decides how the flow came by its other-parity ports. It says
-// bound only if a past spill-over can't have left them: TIME_WAIT sockets
-// leave oldest first, so after a burst the own half empties before the other.
-func (p *portMap) judgeParity(e *entry) parityEvidence {
-	if e.used[1] == e.blocked[1] {
+// bound only if connect() can't have spilled over to them, ever: connections
+// of a spill-over may stay when those that filled the own half have gone.
+func (t *Table) judgeParity(e *entry) parityEvidence {
+	switch {
+	case e.used[1] == e.blocked[1]:
 		return connected
-	}
-	if e.remember || p.halfUsed(e, 0) {
+	case t.ports.halfUsed(e, 0):
 		return unclear
 	}
-	if e.states[inetdiag.TimeWait] == 0 { // live sockets only
-		if e.used[1]-e.blocked[1] > e.used[0]-e.blocked[0] {
-			return bound
-		}
-		return unclear
+	// Fewer connect() calls since the namespace was made than the own half has
+	// ports: no flow has ever used it up.
+	own := t.ports.count[0] - t.ports.fixed[0]
+	if t.cfg.Opened != nil && *t.cfg.Opened < uint64(own) && !t.cfg.Memory.rangeChanged() {
+		return bound
 	}
-	if e.oldest < leavingMS || e.youngestOther < freshMS {
+	if t.cfg.Memory.sawAllOf(&e.key) {
 		return bound
 	}
 	return unclear
@@ -181,10 +176,15 @@ func (t *Table) settlePorts() *parity {
 	result := &parity{evidence: make([]parityEvidence, n), doubt: make([]bool, n)}
 	for i := range t.entries {
 		e := &t.entries[i]
+		if e.key.side() == unknown && e.total() > 0 && p.class[e.key.port()]&(usable|blocked) == usable {
+			// A listener that has gone blocks its port as long as a child is left.
+			result.doubt[i] = true
+			result.doubts++
+		}
 		if e.key.side() != client {
 			continue
 		}
-		how := p.judgeParity(e)
+		how := t.judgeParity(e)
 		result.evidence[i] = how
 		// A flow that binds may have bound its own-parity ports too, be it by
 		// choice or since the other half was used up.
@@ -200,6 +200,7 @@ func (t *Table) settlePorts() *parity {
 		}
 	}
 	p.pool.BoundSeen = t.boundSeen
+	p.pool.AtMost = t.anyDoubt() || result.doubts > 0
 	p.pool.Blocked = p.pool.BlockedListen + p.pool.BlockedBound + p.pool.BlockedExplicit + p.pool.BlockedParity
 	return result
 }
@@ -220,13 +221,38 @@ func (t *Table) flowPorts(i uint16, by *parity) *snapshot.Ports {
 		reusable -= int(e.reusable[1])
 	}
 	b := p.pool.Blocked - inBoth
+	twin := t.unboundTwin(e)
+	if twin > used { // of the ports of both, at least so many are not this flow's
+		b += twin - used
+	}
 	free := p.size - p.pool.Reserved - b - used + reusable
 	return &snapshot.Ports{
 		Range: p.size, Reserved: p.pool.Reserved, Blocked: b, Used: used, Reusable: reusable, Free: max(0, free),
-		AtMost: !t.boundSeen || by.othersDoubt(i) || t.foldedOther || e.missed > 0 ||
-			p.size%2 == 1 || // an odd range: each scan leaves one port out
-			reusable > 0 && !e.loopback, // reuse needs the peer's timestamps, which can't be seen
+		AtMost: t.anyDoubt() || by.othersDoubt(i) || e.missed > 0 || twin > 0 ||
+			reusable > 0 && (t.reuseDoubt || !e.loopback), // reuse needs the peer's timestamps, which can't be seen
 	}
+}
+
+// anyDoubt tells whether something blocks ports, or may, that this pass can't
+// see: for every flow, free is then an upper bound.
+func (t *Table) anyDoubt() bool {
+	return !t.boundSeen || t.foldedOther || t.ports.size%2 == 1 // an odd range: each scan leaves one port out
+}
+
+// unboundTwin is how many ports are used by sockets that differ from the
+// flow's in not being bound to a device: connect() of a bound socket doesn't
+// get theirs, though they get its (inet_match, net/ipv4/inet_hashtables.c).
+func (t *Table) unboundTwin(e *entry) int {
+	if e.key.device() == 0 {
+		return 0
+	}
+	k := e.key
+	k.tail = pack(k.port(), client, 0)
+	i := t.known(k)
+	if i == noFlow {
+		return 0
+	}
+	return int(t.entries[i].used[0] + t.entries[i].used[1])
 }
 
 // SetBoundSeen says that every bound socket has been given to [Table.Bound];

@@ -1,6 +1,9 @@
 package flow
 
 import (
+	"math"
+	"slices"
+
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
 )
@@ -57,35 +60,75 @@ func (e *entry) meanRate() rate {
 	return r
 }
 
-// closeRate gives a flow's present rate. Where tcp_tw_reuse recycles the
-// flow's sockets, only ages below the delay are complete (a true 400/s reads
-// 195/s over the minute); except that ten seconds' worth which fill less than
-// a fiftieth of the ports that connect() tries first can't have been recycled
-// by more than a hundredth.
-func (t *Table) closeRate(e *entry, recycled bool) rate {
-	r := e.meanRate()
-	if !recycled || t.delay <= 0 {
-		return r
+const (
+	// walkMS is how late after the pass's start a row may be read: a
+	// TIME_WAIT that is old enough to be recycled may be gone by then.
+	walkMS = 250
+	// reopenWindow is how far back, in ms, the youngest of a server's TIME_WAIT
+	// sockets are looked at: the fewer that a SYN can have taken over already,
+	// the better.
+	reopenWindow = 750
+	// shortestDelay is the least tcp_tw_reuse_delay, in ms, from which ages
+	// tell a rate: the kernel's timers tick every 4 ms or so.
+	shortestDelay = 100
+	// fewYoung is how many closes make a rate over a fraction of a second.
+	fewYoung = 10
+)
+
+// survivorsOnly tells whether TIME_WAIT sockets of the flow may have been
+// recycled, so that older ages show only what is left.
+func (t *Table) survivorsOnly(e *entry) bool {
+	return e.recycles || t.reopened && e.key.side() == server && e.timeWait > 0
+}
+
+// atLeast tells whether SYNs may have taken TIME_WAIT sockets of the flow over,
+// so that more have closed than the rows show: at any age.
+func (t *Table) atLeast(e *entry) bool {
+	return e.key.side() == server && e.timeWait > 0 && (t.reopened || t.cfg.Entered == nil)
+}
+
+// closeRate gives a flow's present rate; false if it can't be known.
+//
+// Where sockets are recycled only the youngest are complete (under
+// tcp_tw_reuse a true 400/s reads 195/s over the minute). But ten seconds'
+// worth which fill less than a fiftieth of the ports that connect() tries
+// first can't have been recycled by more than a hundredth. And a server's
+// flow, whose sockets the client's next SYN may take over, has its rate from
+// the youngest if they show significantly more.
+func (t *Table) closeRate(e *entry) (r rate, known bool) {
+	r = e.meanRate()
+	window := float64(e.window) / 1000
+	young := rate{float64(e.young) / window, window}
+	switch {
+	case e.recycles && t.delay < shortestDelay:
+		return rate{}, false
+	case e.recycles:
+		if r.perSecond*r.seconds*50 < float64(t.ports.count[0]) {
+			return r, true
+		}
+		idle := e.young == 0 && slices.Max(e.timeline[:rateSeconds]) == 0
+		return young, e.young >= fewYoung || idle
+	case e.key.side() == server:
+		if t.reopened && e.young >= fewYoung || young.perSecond-r.perSecond > 3*math.Sqrt(float64(e.young))/window {
+			return young, true
+		}
 	}
-	if r.perSecond*r.seconds*50 < float64(t.ports.count[0]) {
-		return r
-	}
-	return rate{float64(e.young) * 1000 / float64(t.delay), float64(t.delay) / 1000}
+	return r, true
 }
 
 // exhaustion simulates the next seconds at the present rate: each adds rate
 // ports and gives back those that close their minute. It returns nil if that
-// never uses up the flow's ports.
-func (t *Table) exhaustion(e *entry, p *snapshot.Ports, r rate, recycled bool) *int {
+// never uses up the flow's ports, and where the rate is unknown.
+func (t *Table) exhaustion(e *entry, p *snapshot.Ports, r rate) *int {
 	if p.Free == 0 {
 		return new(int)
 	}
 	limit := float64(p.Used - p.Reusable + p.Free)
 	used := float64(p.Used - p.Reusable)
-	if recycled {
+	if e.recycles {
 		// A port is free again after the delay.
 		live := float64(p.Used) - float64(e.states[inetdiag.TimeWait])
-		if hold := float64(t.delay) / 1000; live+r.perSecond*hold < limit {
+		if hold := float64(t.delay) / 1000; r.perSecond == 0 || live+r.perSecond*hold < limit {
 			return nil
 		}
 		s := int((limit - used) / r.perSecond)

@@ -39,6 +39,9 @@ type Config struct {
 	// Sockets is about how many rows will come; it sets how heavy a flow
 	// must be to be told from the crowd.
 	Sockets int
+	// Opened is TcpExt's ActiveOpens, connect() calls since the namespace was
+	// made, and Entered how much TcpExt's TW grew since Since; nil: unknown.
+	Opened, Entered *uint64
 	// Memory is the namespace's own; nil for a single look.
 	Memory *Memory
 }
@@ -51,32 +54,31 @@ type entry struct {
 	key      key
 	timeWait uint32 // rows; Fill moves it to states
 	births   uint32
-	young    uint32 // TIME_WAIT younger than tcp_tw_reuse_delay at the pass's start
-	// Age in ms of the oldest TIME_WAIT: evidence for or against bind(addr, 0).
-	oldest uint32
+	young    uint32 // TIME_WAIT of the last milliseconds before the pass: see window
+	oldest   uint32 // age in ms of the oldest TIME_WAIT
 	// Ports of R = range − reserved, own and other parity apart.
 	used [2]uint32 // all
 
 	states   [inetdiag.BoundInactive + 1]uint32
 	blocked  [2]uint32 // of used, those also held by a visible explicit bind
 	reusable [2]uint32 // of used, not blocked, that tcp_tw_reuse takes over now
-	// Age in ms of the youngest other-parity TIME_WAIT: as oldest.
-	youngestOther uint32
-	overdue       uint32 // TIME_WAIT past its expiry, still holding its port
-	missed        uint32 // sightings before the flow was admitted, at most
+	// window is how many ms before the pass's start no TIME_WAIT of the flow
+	// can have been recycled.
+	window  uint32
+	overdue uint32 // TIME_WAIT past its expiry, still holding its port
+	missed  uint32 // sightings before the flow was admitted, at most
 
 	unread, unaccepted uint32 // CLOSE_WAIT
-	oldestCloseWait    int64  // ms; −1 unknown
-	explicit           bool   // some live socket of it was bound to a port of its choice
-	loopback           bool   // tcp_tw_reuse=2 acts on it
-	recycles           bool   // tcp_tw_reuse acts on its TIME_WAIT sockets now
-	remember           bool   // it was seen to use up its half of the range
+	oldestCloseWait    Age
+	explicit           bool // some live socket of it was bound to a port of its choice
+	loopback           bool // tcp_tw_reuse=2 acts on it
+	recycles           bool // tcp_tw_reuse acts on its TIME_WAIT sockets now
 
 	// timeline counts TIME_WAIT rows by age in whole seconds at the pass's
 	// start, youngest first. A flow has less than 65,536 sockets, since they
 	// differ in one port.
 	timeline [60]uint16
-	_        [28]byte // to whole cache lines
+	_        [20]byte // to whole cache lines
 }
 
 // Table groups the rows of one pass at a time: Begin, Add for every row, Bound
@@ -97,11 +99,18 @@ type Table struct {
 	minis       uint32
 	timeline    [60]uint32
 	survivors   bool // some TIME_WAIT here can be recycled
+	served      bool // some TIME_WAIT here is a server's
+	reopened    bool // more came into TIME_WAIT than the rows show: SYNs took servers' over
 	births      uint64
 	foldedOther bool // a folded client socket holds an other-parity port
 
 	boundSeen   bool
 	liveInRange bool // a full socket holds a port of R that no listener blocks
+
+	// How often a port stood at either end of a row that looksServed was asked
+	// about, saturating.
+	near, far [65536]uint8
+	puzzled   bool // one at least
 
 	waiting int // TIME_WAIT rows in pending
 	pending [pendingRows]pendingRow
@@ -111,14 +120,16 @@ type Table struct {
 	closeWaits       []closeWait
 	closeWaitsMissed bool
 
-	cfg       Config
-	admitAt   uint8
-	length    int64 // of TIME_WAIT, ms
-	delay     int64 // tcp_tw_reuse_delay, ms
-	reuse     int   // effective tcp_tw_reuse: 0, 1, 2
-	covered   int64 // ms since the previous pass
-	filled    int64 // FilledAt of the rows' datagram
-	sinceFill int64 // Start − filled, ms
+	cfg     Config
+	admitAt uint8
+	length  int64 // of TIME_WAIT, ms
+	delay   int64 // tcp_tw_reuse_delay, ms
+	reuse   int   // effective tcp_tw_reuse: 0, 1, 2
+	// reuseDoubt: tcp_timestamps was changed within the life of a TIME_WAIT.
+	reuseDoubt bool
+	covered    int64 // ms since the previous pass
+	filled     int64 // FilledAt of the rows' datagram
+	sinceFill  int64 // Start − filled, ms
 }
 
 // NewTable makes a Table; its memory is touched as it fills.
@@ -141,7 +152,8 @@ func (t *Table) Begin(cfg Config) {
 	t.prefix.reset()
 	t.listeners = t.listeners[:0]
 	t.closeWaits = t.closeWaits[:0]
-	t.closeWaitsMissed, t.survivors, t.foldedOther, t.boundSeen, t.liveInRange = false, false, false, false, false
+	t.closeWaitsMissed, t.survivors, t.served, t.reopened, t.foldedOther = false, false, false, false, false
+	t.boundSeen, t.liveInRange = false, false
 	t.states, t.timeline = [inetdiag.BoundInactive + 1]uint32{}, [60]uint32{}
 	t.minis, t.births, t.filled, t.live, t.heavy, t.waiting = 0, 0, 0, 0, 0, 0
 
@@ -152,16 +164,21 @@ func (t *Table) Begin(cfg Config) {
 		t.length = int64(*v) * 1000
 	}
 	t.setReuse(cfg.Limits)
+	cfg.Memory.setRange(cfg.Limits.IPLocalPortRange)
 	t.covered = 0
 	if cfg.Since != 0 {
 		t.covered = (cfg.Start - cfg.Since) / 1e6
+	}
+	if t.puzzled {
+		clear(t.near[:])
+		clear(t.far[:])
+		t.puzzled = false
 	}
 	t.ports.reset(cfg.Limits, cfg.Services)
 	if cfg.Memory != nil {
 		for i := range cfg.Memory.last {
 			k := &cfg.Memory.last[i]
-			i := t.insert(k, t.seed.of(*k), 0)
-			_, t.entries[i].remember = cfg.Memory.spilled[*k]
+			t.insert(k, t.seed.of(*k), 0)
 		}
 	}
 }
@@ -169,14 +186,18 @@ func (t *Table) Begin(cfg Config) {
 // setReuse derives whether tcp_tw_reuse can act at all: it needs timestamps
 // (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
 func (t *Table) setReuse(l sysctl.Limits) {
-	t.reuse, t.delay = 0, 1000
+	t.reuse, t.delay, t.reuseDoubt = 0, 1000, false
 	if l.TCPTWReuseDelay != nil {
 		t.delay = int64(*l.TCPTWReuseDelay)
 	}
-	if l.TCPTWReuse == nil || l.TCPTimestamps == nil || *l.TCPTimestamps == 0 {
+	if l.TCPTWReuse == nil || l.TCPTimestamps == nil {
 		return
 	}
-	t.reuse = *l.TCPTWReuse
+	// What counts is whether the old connection had timestamps.
+	t.reuseDoubt = t.cfg.Memory.timestampsChanged(*l.TCPTimestamps, t.cfg.Start)
+	if *l.TCPTimestamps != 0 || t.reuseDoubt {
+		t.reuse = *l.TCPTWReuse
+	}
 }
 
 // Add takes one row of the dump.
@@ -235,6 +256,8 @@ func (t *Table) tailOf(s *inetdiag.Socket, class uint8) uint64 {
 	switch {
 	case class&listens != 0:
 		return pack(sport, server, 0)
+	case class&ephemeral != 0 && dport >= firstUnprivileged && t.ports.class[dport]&service == 0 && t.looksServed(sport, dport):
+		return pack(sport, unknown, 0)
 	case class&ephemeral != 0 || t.ports.class[dport]&service != 0:
 		return pack(dport, client, s.Interface())
 	case t.ports.class[dport]&ephemeral != 0:
@@ -242,6 +265,20 @@ func (t *Table) tailOf(s *inetdiag.Socket, class uint8) uint64 {
 	default:
 		return pack(dport, unknown, 0)
 	}
+}
+
+// firstUnprivileged is the least port that a program may have as a client.
+const firstUnprivileged = 1024
+
+// looksServed decides on a row with a local port in the range and a remote one
+// that is nobody's in particular: a client has many local ports for one remote
+// one, the remains of a listener that has gone have it the other way round.
+func (t *Table) looksServed(sport, dport uint16) bool {
+	t.puzzled = true
+	served := t.near[sport] > t.far[dport]
+	t.near[sport] += 1 - t.near[sport]>>7
+	t.far[dport] += 1 - t.far[dport]>>7
+	return served
 }
 
 // recycles tells whether tcp_tw_reuse acts on TIME_WAIT sockets of a client

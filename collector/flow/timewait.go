@@ -99,7 +99,7 @@ func (t *Table) countTimeWait(w *pendingRow) {
 	if birth {
 		e.births++
 	}
-	if w.ago >= 0 && w.ago < t.delay {
+	if w.ago >= 0 && w.ago < int64(e.window) {
 		e.young++
 	}
 	age := uint32(max(w.age, 0))
@@ -109,9 +109,6 @@ func (t *Table) countTimeWait(w *pendingRow) {
 	}
 	t.usePort(i, e, w.class, w.port)
 	parity := w.class >> otherBit & 1
-	if parity == 1 {
-		e.youngestOther = min(e.youngestOther, age)
-	}
 	if t.reuse != 0 && e.recycles && w.class&blocked == 0 && w.age > t.delay {
 		e.reusable[parity]++
 	}

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
@@ -22,8 +23,30 @@ type closeWait struct {
 	entry        uint16
 	recvQ, sendQ uint32
 	inode, uid   uint32
-	age          int64 // ms since the peer's FIN, −1 unknown
+	age          Age
 }
+
+// Age bounds the time since the peer's FIN, in ms.
+type Age struct{ AtLeast, AtMost int64 }
+
+const (
+	// Bounds that are two ticks of the kernel's clock apart are one number:
+	// each is whole ticks, of 10 ms on the coarsest kernel (CONFIG_HZ=100).
+	sameAge = 20
+	ageless = math.MaxInt64 // no bound
+)
+
+// Tell writes the age into d.
+func (a Age) Tell(d *snapshot.Socket) {
+	d.AgeSeconds, d.AgeAtLeast, d.AgeAtMostSeconds = seconds(a.AtLeast), a.atLeast(), seconds(a.AtMost)
+}
+
+func unknownAge() Age { return Age{-1, ageless} }
+
+func (a Age) known() bool { return a.AtLeast >= 0 }
+
+// atLeast tells whether the age may be greater than its lower bound.
+func (a Age) atLeast() bool { return a.AtMost-a.AtLeast > sameAge }
 
 // Bound takes a socket that is bound and not connected (BOUND_INACTIVE), or
 // one that was bound to a port of its choice before it connected (it fails the
@@ -87,40 +110,61 @@ func (t *Table) addCloseWait(i uint16, e *entry, s *inetdiag.Socket) {
 		t.closeWaitsMissed = true
 		return
 	}
-	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s, -1))
+	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s))
 }
 
-func makeCloseWait(i uint16, s *inetdiag.Socket, age int64) closeWait {
+func makeCloseWait(i uint16, s *inetdiag.Socket) closeWait {
 	return closeWait{
-		id: s.ID(), entry: i, recvQ: s.RQueue(), sendQ: s.WQueue(), inode: s.Inode(), uid: s.UID(), age: age,
+		id: s.ID(), entry: i, recvQ: s.RQueue(), sendQ: s.WQueue(), inode: s.Inode(), uid: s.UID(), age: unknownAge(),
 	}
 }
 
 // CloseWaits yields the CLOSE_WAIT sockets of this pass; set tells the age of
-// the one at hand, in ms since the peer's FIN. complete is false if there
-// were more than fit: then all of them should be told to [Table.AddAge].
-func (t *Table) CloseWaits(yield func(id inetdiag.ID, set func(ms int64))) (complete bool) {
+// the one at hand. complete is false if there were more than fit: then all of
+// them should be told to [Table.AddAge].
+func (t *Table) CloseWaits(yield func(id inetdiag.ID, set func(Age))) (complete bool) {
+	var c *closeWait
+	set := func(age Age) { t.setAge(c, age) }
 	for i := range t.closeWaits {
-		c := &t.closeWaits[i]
-		yield(c.id, func(ms int64) { t.setAge(c, ms) })
+		c = &t.closeWaits[i]
+		yield(c.id, set)
 	}
 	return !t.closeWaitsMissed
 }
 
-func (t *Table) setAge(c *closeWait, ms int64) {
-	c.age = ms
+func (t *Table) setAge(c *closeWait, age Age) {
+	c.age = age
 	e := &t.entries[c.entry]
-	e.oldestCloseWait = max(e.oldestCloseWait, ms)
+	e.oldestCloseWait.AtLeast = max(e.oldestCloseWait.AtLeast, age.AtLeast)
+	e.oldestCloseWait.AtMost = max(e.oldestCloseWait.AtMost, age.AtMost)
 }
 
-// ForgetCloseWaits makes room for a walk over all of them with AddAge.
-func (t *Table) ForgetCloseWaits() {
-	t.closeWaits, t.closeWaitsMissed = t.closeWaits[:0], false
+// ForgetCloseWaits makes room for a walk over all of them with AddAge, and
+// then SetAllAged.
+func (t *Table) ForgetCloseWaits() { t.closeWaits, t.closeWaitsMissed = t.closeWaits[:0], true }
+
+// SetAllAged says that every CLOSE_WAIT socket has been given to
+// [Table.AddAge]; without it, the oldest age is a lower bound.
+func (t *Table) SetAllAged() { t.closeWaitsMissed = false }
+
+// settleCloseWaits takes it into account that a socket whose age isn't known
+// may be the oldest.
+func (t *Table) settleCloseWaits() {
+	for i := range t.entries {
+		if e := &t.entries[i]; t.closeWaitsMissed && e.states[inetdiag.CloseWait] > 0 {
+			e.oldestCloseWait.AtMost = ageless
+		}
+	}
+	for i := range t.closeWaits {
+		if c := &t.closeWaits[i]; !c.age.known() {
+			t.entries[c.entry].oldestCloseWait.AtMost = ageless
+		}
+	}
 }
 
 // AddAge takes a CLOSE_WAIT row and its age from a walk of its own; the
 // oldest are kept.
-func (t *Table) AddAge(s *inetdiag.Socket, ms int64) {
+func (t *Table) AddAge(s *inetdiag.Socket, age Age) {
 	t.countPending()
 	k := t.keyOf(s)
 	i := t.known(k)
@@ -131,16 +175,13 @@ func (t *Table) AddAge(s *inetdiag.Socket, ms int64) {
 		sortByAge(t.closeWaits)
 		t.closeWaits = t.closeWaits[:snapshot.MaxCloseWaits]
 	}
-	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s, -1))
-	t.setAge(&t.closeWaits[len(t.closeWaits)-1], ms)
+	t.closeWaits = append(t.closeWaits, makeCloseWait(i, s))
+	t.setAge(&t.closeWaits[len(t.closeWaits)-1], age)
 }
 
 // sortByAge sorts the oldest first, unknown ages last.
 func sortByAge(c []closeWait) {
 	slices.SortFunc(c, func(a, b closeWait) int {
-		if a.age != b.age {
-			return int(max(-1, min(1, b.age-a.age)))
-		}
-		return cmp.Or(a.id.Src().Compare(b.id.Src()), a.id.Dst().Compare(b.id.Dst()))
+		return cmp.Or(cmp.Compare(b.age.AtLeast, a.age.AtLeast), a.id.Src().Compare(b.id.Src()), a.id.Dst().Compare(b.id.Dst()))
 	})
 }

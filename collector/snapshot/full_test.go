@@ -86,15 +86,15 @@ func fullNamespace(t *testing.T, taken time.Time) *Namespace {
 		}},
 		Omitted:    Omitted{Flows: 311, States: States{TimeWait: 12, Established: 4}, Births: 3},
 		Listeners:  []Listener{{Local: "[fe80::1c2d:3eff:fe4f:5a6b%ens3]:9000", Device: "ens3", Queue: 2, Backlog: 4096, Inode: 30417, UID: 33}},
-		CloseWaits: []CloseWait{{Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Cookie: 77123, AgeSeconds: new(3605.5), RecvQ: 26, SendQ: 10, Inode: 998877, UID: 33}},
+		CloseWaits: []CloseWait{{Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Cookie: 77123, AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25), RecvQ: 26, SendQ: 10, Inode: 998877, UID: 33}},
 		Ports: &PortPool{
-			Range: 28232, Reserved: 5, BlockedListen: 2, BlockedBound: 1, BlockedExplicit: 1, BlockedParity: 4, Blocked: 8, BoundSeen: true,
+			Range: 28232, Reserved: 5, BlockedListen: 2, BlockedBound: 1, BlockedExplicit: 1, BlockedParity: 4, Blocked: 8, BoundSeen: true, AtMost: true,
 		},
 		Sockets: []Socket{{
 			State: "time_wait", Local: "10.20.30.40:41234", Remote: "10.20.30.99:6379", Device: "ens3", AgeSeconds: new(12.5),
 			Timer: "time_wait", TimerSeconds: new(47.5), Cookie: 77001,
 		}, {
-			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", AgeSeconds: new(3605.5),
+			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25),
 			RecvQ: 26, SendQ: 10, UID: new(uint32(33)), Inode: 998877, Cookie: 77123,
 		}},
 		SocketsOf: new(28177),
@@ -105,7 +105,7 @@ func redisFlow() Flow {
 	return Flow{
 		Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", ServiceBy: "port",
 		States: States{Established: 2, TimeWait: 27890}, MissedAtMost: 7,
-		CloseRate: new(465.0), CloseRateSeconds: 15, SurvivorsOnly: true, MeanLifetimeSeconds: new(0.0043),
+		CloseRate: new(465.0), CloseRateSeconds: 15, CloseRateAtLeast: true, SurvivorsOnly: true, MeanLifetimeSeconds: new(0.0043),
 		OpenedPerSecond: minute(465), Births: 6975,
 		Ports: &Ports{
 			Range: 28232, Reserved: 5, Blocked: 8, Used: 27892, Reusable: 5, Free: 332, AtMost: true, SecondsToExhaustion: new(41),
@@ -122,7 +122,7 @@ func fcgiFlow() Flow {
 	return Flow{
 		Side: Server, Local: "::1", Remote: "::1", Port: 9000, Service: "fastcgi", ServiceBy: "process",
 		States:    States{Established: 1, CloseWait: 6, TimeWait: 0},
-		CloseWait: CloseWaitCount{Sockets: 6, OldestSeconds: new(3605.5), Unread: 2, Unaccepted: 1},
+		CloseWait: CloseWaitCount{Sockets: 6, OldestSeconds: new(3605.5), OldestAtLeast: true, Unread: 2, Unaccepted: 1},
 		Processes: []Process{},
 	}
 }

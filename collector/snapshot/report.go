@@ -102,7 +102,9 @@ type Namespace struct {
 
 // States counts sockets by TCP state. syn_recv includes the request sockets
 // of the SYN queue; fin_wait2 includes the mini-sockets of orphaned closes;
-// close counts bound, unconnected sockets where they were asked for.
+// close counts bound, unconnected sockets, and is known only where
+// ports.bound_seen is true: elsewhere they were not asked for, and 0 means
+// nothing.
 type States struct {
 	Established uint32 `json:"established"`
 	SynSent     uint32 `json:"syn_sent"`
@@ -174,7 +176,11 @@ type Flow struct {
 	// CloseRateSeconds is the time that CloseRate is the mean of, back from
 	// the pass's start.
 	CloseRateSeconds float64 `json:"close_rate_seconds,omitempty"`
-	SurvivorsOnly    bool    `json:"survivors_only"`
+	// CloseRateAtLeast: more may have closed. A client's SYN takes a server's
+	// TIME_WAIT over and no counter tells; only the growth of TcpExt TW shows
+	// that it doesn't happen.
+	CloseRateAtLeast bool `json:"close_rate_at_least,omitempty"`
+	SurvivorsOnly    bool `json:"survivors_only"`
 	// MeanLifetimeSeconds is connections open now / CloseRate, by Little's law;
 	// nil if either is unknown or 0: then it is less than 1 / CloseRate.
 	MeanLifetimeSeconds *float64 `json:"mean_lifetime_seconds"`
@@ -216,26 +222,39 @@ type PortPool struct {
 	// BoundSeen is false where bound sockets were not asked for in this pass
 	// (or the kernel can't list them): Blocked is then a floor.
 	BoundSeen bool `json:"bound_seen"`
+	// AtMost: for a destination without a flow, range − reserved − blocked is
+	// an upper bound of the ports that connect() would get.
+	AtMost bool `json:"at_most"`
 }
 
 // CloseWaitCount sums a flow's CLOSE_WAIT sockets.
 type CloseWaitCount struct {
 	Sockets       uint32   `json:"sockets"`
-	OldestSeconds *float64 `json:"oldest_seconds"` // nil: none, or unknown
-	Unread        uint32   `json:"unread"`         // sockets with more than the FIN in Recv-Q
-	Unaccepted    uint32   `json:"unaccepted"`     // sockets that no accept() has taken yet
+	OldestSeconds *float64 `json:"oldest_seconds"` // AgeSeconds of the oldest; nil: none, or unknown
+	// OldestAtLeast says that a socket of the flow may be older than that.
+	OldestAtLeast bool   `json:"oldest_at_least"`
+	Unread        uint32 `json:"unread"`     // sockets with more than the FIN in Recv-Q
+	Unaccepted    uint32 `json:"unaccepted"` // sockets that no accept() has taken yet
 }
 
 // CloseWait is one CLOSE_WAIT socket.
+//
+// The kernel keeps no time of the peer's FIN; two others bound it (tcp_info,
+// include/uapi/linux/tcp.h). The last ACK came with the FIN or after it (to
+// data that were still sent, or to a keepalive probe), the last data before it.
+// All are whole ticks of the kernel's clock, 10 ms at most.
 type CloseWait struct {
 	Local      string   `json:"local"`  // address:port
 	Remote     string   `json:"remote"` // address:port
 	Cookie     uint64   `json:"cookie"`
-	AgeSeconds *float64 `json:"age_seconds"` // since the peer's FIN; nil: unknown
-	RecvQ      uint32   `json:"recv_q"`      // bytes, the FIN counts 1
-	SendQ      uint32   `json:"send_q"`
-	Inode      uint32   `json:"inode"` // 0: not accepted
-	UID        uint32   `json:"uid"`
+	AgeSeconds *float64 `json:"age_seconds"` // since the peer's FIN, at least; nil: unknown
+	// AgeAtLeast says that the socket may be older: the bounds are more than 20 ms apart.
+	AgeAtLeast       bool     `json:"age_at_least"`
+	AgeAtMostSeconds *float64 `json:"age_at_most_seconds"` // nil: unknown
+	RecvQ            uint32   `json:"recv_q"`              // bytes, the FIN counts 1
+	SendQ            uint32   `json:"send_q"`
+	Inode            uint32   `json:"inode"` // 0: not accepted
+	UID              uint32   `json:"uid"`
 }
 
 // Listener is one listening socket.

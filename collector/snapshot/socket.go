@@ -7,8 +7,12 @@ type Socket struct {
 	Remote string `json:"remote"`           // address:port; empty for a listening or merely bound socket
 	Device string `json:"device,omitempty"` // bound or link-local device
 	// AgeSeconds is the time in TIME_WAIT, or since the peer's FIN in
-	// CLOSE_WAIT; nil: unknown, as for every other state.
-	AgeSeconds *float64 `json:"age_seconds"`
+	// CLOSE_WAIT; nil: unknown, as for every other state. A CLOSE_WAIT may be
+	// older where AgeAtLeast is true, but not than AgeAtMostSeconds: see
+	// [CloseWait].
+	AgeSeconds       *float64 `json:"age_seconds"`
+	AgeAtLeast       bool     `json:"age_at_least,omitempty"`
+	AgeAtMostSeconds *float64 `json:"age_at_most_seconds,omitempty"`
 	// Timer is what the kernel waits for: retransmit, keepalive, time_wait,
 	// probe0; empty for nothing. TimerSeconds is until then.
 	Timer        string   `json:"timer,omitempty"`

@@ -36,11 +36,15 @@ type SocketSample struct {
 
 // SocketQuery says which sockets are asked for. Its fields narrow the answer
 // together; its zero value asks for all.
+//
+// Older asks for every socket that may be so old: where the age of a CLOSE_WAIT
+// is known only within bounds, the upper one counts, so that none is hidden. A
+// socket of whose age nothing is known is not asked for.
 type SocketQuery struct {
 	States []string      // names as in States: "time_wait"; empty: all
 	Remote netip.Prefix  // the remote address is in it; not valid: any
 	Port   uint16        // the local or the remote port; 0: any
-	Older  time.Duration // age at least this; a socket whose age isn't known is not asked for
+	Older  time.Duration // age at least this, as far as is known: see below; 0: any
 	Limit  int           // rows at most; 0: as many as the source gives
 }
 
@@ -87,7 +91,7 @@ func (q *SocketQuery) Match(s *Socket) bool {
 	if len(q.States) > 0 && !slices.Contains(q.States, s.State) {
 		return false
 	}
-	if q.Older > 0 && (s.AgeSeconds == nil || *s.AgeSeconds < q.Older.Seconds()) {
+	if q.Older > 0 && !s.mayBe(q.Older) {
 		return false
 	}
 	if !q.Remote.IsValid() && q.Port == 0 {
@@ -99,6 +103,17 @@ func (q *SocketQuery) Match(s *Socket) bool {
 		return false
 	}
 	return q.Port == 0 || q.Port == local.Port() || q.Port == remote.Port()
+}
+
+// mayBe reports whether the socket's age may be at least d.
+func (s *Socket) mayBe(d time.Duration) bool {
+	switch {
+	case s.AgeSeconds == nil:
+		return false
+	case s.AgeAtMostSeconds != nil:
+		return *s.AgeAtMostSeconds >= d.Seconds()
+	}
+	return s.AgeAtLeast || *s.AgeSeconds >= d.Seconds()
 }
 
 // Covers reports whether an address is in a prefix as the kernel's filters

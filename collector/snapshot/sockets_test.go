@@ -17,7 +17,7 @@ func TestSocketQueryMatch(t *testing.T) {
 	sockets := []Socket{
 		{State: "time_wait", Local: "10.0.0.5:40000", Remote: "10.0.0.9:6379", AgeSeconds: new(30.0)},
 		{State: "time_wait", Local: "10.0.0.5:6379", Remote: "10.0.1.9:40000", AgeSeconds: new(29.9)},
-		{State: "close_wait", Local: "[fe80::1]:80", Remote: "[fe80::2%eth0]:40000", AgeSeconds: new(3600.0)},
+		{State: "close_wait", Local: "[fe80::1]:80", Remote: "[fe80::2%eth0]:40000", AgeSeconds: new(3600.0), AgeAtLeast: true, AgeAtMostSeconds: new(4000.0)},
 		{State: "established", Local: "[2001:db8::5]:40000", Remote: "[2001:db8::9]:443"},
 		{State: "listen", Local: "0.0.0.0:80"},
 		{State: "close_wait", Local: "nonsense", Remote: "\x1b"},
@@ -40,6 +40,8 @@ func TestSocketQueryMatch(t *testing.T) {
 		{"a port at either end", SocketQuery{Port: 6379}, []int{0, 1}},
 		{"a listener's port", SocketQuery{Port: 80}, []int{2, 4}},
 		{"older", SocketQuery{Older: 30 * time.Second}, []int{0, 2}},
+		{"older than a CLOSE_WAIT surely is", SocketQuery{Older: 3601 * time.Second}, []int{2}},
+		{"older than it may be", SocketQuery{Older: 4001 * time.Second}, nil},
 		{"together", SocketQuery{States: []string{"time_wait"}, Remote: prefix("10.0.0.0/16"), Port: 40000, Older: 30 * time.Second}, []int{0}},
 	} {
 		var got []int
@@ -91,7 +93,7 @@ func TestSocketQueryCheck(t *testing.T) {
 func fullSockets() *SocketList {
 	return &SocketList{
 		Sockets: []Socket{{
-			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Device: "ens\u202e3", AgeSeconds: new(3605.5),
+			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Device: "ens\u202e3", AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25),
 			Timer: "keepalive", TimerSeconds: new(5.0), RecvQ: 26, SendQ: 10, UID: new(uint32(33)), Inode: 998877, Cookie: 77123,
 		}},
 		Truncated: true, Lost: "devices",

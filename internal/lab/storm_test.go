@@ -125,7 +125,7 @@ func TestRunCountsFailuresByErrno(t *testing.T) {
 func TestRunBinds(t *testing.T) {
 	Require(t, "ss")
 	ns := NewT(t)
-	must(t, ns.Sysctl("net.ipv4.ip_local_port_range", "40000 40099"), ns.AddAddress(netip.MustParsePrefix("10.77.0.1/32")))
+	must(t, ns.Sysctl("net.ipv4.ip_local_port_range", "40000 40099"), ns.Sysctl("net.ipv4.tcp_rfc1337", "1"), ns.AddAddress(netip.MustParsePrefix("10.77.0.1/32")))
 	s := listenT(t, ns, netip.MustParseAddrPort("0.0.0.0:900"), ListenOptions{})
 	for name, c := range map[string]struct {
 		storm  Storm

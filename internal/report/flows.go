@@ -163,7 +163,7 @@ func (p *page) numbers(f *snapshot.Flow, spark int) {
 		timeWait = "≥" + timeWait
 	}
 	floor := "  "
-	if f.SurvivorsOnly && len(f.OpenedPerSecond) > 0 {
+	if (f.SurvivorsOnly || f.CloseRateAtLeast) && len(f.OpenedPerSecond) > 0 {
 		floor = " ≥"
 		if p.Style.ASCII {
 			floor = ">="
@@ -178,7 +178,7 @@ func (p *page) numbers(f *snapshot.Flow, spark int) {
 	free := draw.PadLeft(p.clean(portsFree(f)), p.Width-colTimeWait-colEstab-colCloseWait-colRate-2-spark)
 	p.line(
 		plain(row), span{draw.PadLeft(cmp.Or(closing, "0"), colCloseWait), p.when(closing != "", p.Style.Yellow)},
-		plain(draw.PadLeft(p.clean(rate(f.CloseRate)), colRate)+floor+draw.PadRight(line, spark)),
+		plain(draw.PadLeft(p.clean(closeRate(f)), colRate)+floor+draw.PadRight(line, spark)),
 		span{free, p.portColour(f.Ports)},
 	)
 }
@@ -195,7 +195,7 @@ func (p *page) numbersInWords(f *snapshot.Flow) string {
 	}
 	return join(", ",
 		floor+number(int(f.States.TimeWait))+" TIME_WAIT", number(int(f.States.Established))+" established",
-		number(int(f.States.CloseWait))+" CLOSE_WAIT", rate(f.CloseRate)+" closes/s", free)
+		number(int(f.States.CloseWait))+" CLOSE_WAIT", closeRate(f)+" closes/s", free)
 }
 
 // notes says what the columns can't: how long ports last, CLOSE_WAIT's ages,
@@ -236,7 +236,11 @@ func closeWaitNote(f *snapshot.Flow) string {
 	}
 	oldest, unread, unaccepted := "age unknown", "", ""
 	if w.OldestSeconds != nil {
-		oldest = "the oldest " + draw.Duration(*w.OldestSeconds)
+		oldest = "the oldest "
+		if w.OldestAtLeast {
+			oldest += "≥ "
+		}
+		oldest += draw.Duration(*w.OldestSeconds)
 	}
 	if w.Unread > 0 {
 		unread = number(int(w.Unread)) + " with unread data"
@@ -298,11 +302,15 @@ func number(n int) string {
 	return draw.Count(int64(n))
 }
 
-func rate(perSecond *float64) string {
-	if perSecond == nil {
+// closeRate is closes per second; a dash where that is unknown.
+func closeRate(f *snapshot.Flow) string {
+	switch {
+	case f.CloseRate == nil:
 		return "–"
+	case f.CloseRateAtLeast:
+		return "≥" + draw.Short(*f.CloseRate)
 	}
-	return draw.Short(*perSecond)
+	return draw.Short(*f.CloseRate)
 }
 
 func seconds(counts []uint32) []int {

@@ -109,7 +109,7 @@ func storm() *snapshot.Report {
 	f.Processes = []snapshot.Process{{PID: 812, Comm: "php-fpm", Sockets: 30, Share: 0.96}, {PID: 44, Comm: "cron", Sockets: 1, Share: 0.03}}
 	f.OpenedPerSecond = minute(func(s int) int { return s * s / 4 })
 	ns.Flows[1].States.CloseWait = 3
-	ns.Flows[1].CloseWait = snapshot.CloseWaitCount{Sockets: 3, OldestSeconds: new(7812.0), Unread: 1}
+	ns.Flows[1].CloseWait = snapshot.CloseWaitCount{Sockets: 3, OldestSeconds: new(7812.0), OldestAtLeast: true, Unread: 1}
 	ns.States.TimeWait, ns.States.CloseWait, ns.TimeWait.BucketsUsed = 25920, 3, 25921
 	ns.TimeWait.OpenedPerSecond, ns.TimeWait.CloseRate = f.OpenedPerSecond, new(468.0)
 	ns.Ports = &snapshot.PortPool{Range: 28232, BlockedListen: 2, BlockedParity: 5, Blocked: 7, BoundSeen: true}

@@ -100,6 +100,9 @@ func (p *page) table(cells [][]string) {
 func age(s snapshot.Socket) string {
 	tight := strings.NewReplacer(" min", "m", " ", "")
 	if s.AgeSeconds != nil {
+		if s.AgeAtLeast {
+			return "≥" + tight.Replace(draw.Duration(*s.AgeSeconds))
+		}
 		return tight.Replace(draw.Duration(*s.AgeSeconds))
 	}
 	if s.Timer != "" && s.TimerSeconds != nil {

@@ -70,7 +70,12 @@ func (b *bench) open(n int, dst string, o lab.ConnOptions) []*lab.Conn {
 // connect() calls that the kernel then grants.
 func (b *bench) free(dst string, o lab.ConnOptions, atMost bool) *snapshot.Flow {
 	b.Helper()
-	n := look(b.T, b.ns)
+	return b.compare(look(b.T, b.ns), dst, o, atMost)
+}
+
+// compare holds what a pass said of a destination against the kernel.
+func (b *bench) compare(n *snapshot.Namespace, dst string, o lab.ConnOptions, atMost bool) *snapshot.Flow {
+	b.Helper()
 	to := addrPort(dst)
 	said, flow := b.said(n, to, o)
 	granted, release, err := b.ns.Connects(to, o, rangeSize+10)
@@ -94,7 +99,6 @@ func (b *bench) free(dst string, o lab.ConnOptions, atMost bool) *snapshot.Flow 
 // that has no socket yet.
 func (b *bench) said(n *snapshot.Namespace, to netip.AddrPort, o lab.ConnOptions) (snapshot.Ports, *snapshot.Flow) {
 	b.Helper()
-	doubt := false
 	for i := range n.Flows {
 		f := &n.Flows[i]
 		if f.Ports == nil {
@@ -104,14 +108,13 @@ func (b *bench) said(n *snapshot.Namespace, to netip.AddrPort, o lab.ConnOptions
 			(!o.Local.IsValid() || f.Local == o.Local.Addr().String()) {
 			return *f.Ports, f
 		}
-		doubt = doubt || f.Ports.AtMost
 	}
 	if n.Ports == nil {
 		b.Fatal("no ports in the report")
 	}
 	return snapshot.Ports{
 		Range: n.Ports.Range, Reserved: n.Ports.Reserved, Blocked: n.Ports.Blocked,
-		Free: n.Ports.Range - n.Ports.Reserved - n.Ports.Blocked, AtMost: doubt,
+		Free: n.Ports.Range - n.Ports.Reserved - n.Ports.Blocked, AtMost: n.Ports.AtMost,
 	}, nil
 }
 
@@ -194,7 +197,7 @@ func TestFreeExhausted(t *testing.T) {
 	// It spilled over its half of the range: what holds the other half can't
 	// be told from bind(addr, 0) by a look that comes later.
 	b.hold("127.0.0.2:1000")
-	b.free("127.0.0.2:1000", lab.ConnOptions{}, false)
+	b.free("127.0.0.2:1000", lab.ConnOptions{}, true)
 }
 
 // Reuse takes over a TIME_WAIT when it is older than tcp_tw_reuse_delay.
@@ -371,12 +374,13 @@ func TestFreeBindZero(t *testing.T) {
 				b.churn(60, lab.Storm{Remotes: remotes(server), Local: addr("127.0.0.1"), Bind: lab.BindAddrPort0})
 				b.churn(30, lab.Storm{Remotes: remotes(second)})
 			}
+			n := look(t, b.ns)
 			for dst, want := range map[string]int{server: 140, second: 110, third: 140} {
-				if f := b.free(dst, lab.ConnOptions{}, false); f != nil && f.Ports.Free != want {
+				if f := b.compare(n, dst, lab.ConnOptions{}, false); f != nil && f.Ports.Free != want {
 					t.Errorf("%s: free %d, want %d", dst, f.Ports.Free, want)
 				}
 			}
-			if n := look(t, b.ns); n.Ports.BlockedParity != 60 {
+			if n.Ports.BlockedParity != 60 {
 				t.Errorf("%+v, want 60 blocked by parity", n.Ports)
 			}
 		})
@@ -395,4 +399,93 @@ func TestFreeAtMost(t *testing.T) {
 	b.churn(5, lab.Storm{Remotes: remotes(second)})
 	b.free(server, lab.ConnOptions{}, false) // its own ports are never in doubt
 	b.free(second, lab.ConnOptions{}, true)
+}
+
+// Connections of a spill-over outlive those that filled the own half: their
+// ports are free for every other destination, and aren't taken for bound ones.
+func TestFreeAfterASpill(t *testing.T) {
+	b := newBench(t)
+	b.hold(server)
+	b.hold("127.0.0.2:1000")
+	for _, c := range b.open(160, server, lab.ConnOptions{}) {
+		if port := c.Local().Port(); port%2 == 0 && port < 40140 {
+			if err := c.Reset(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n := look(t, b.ns)
+	b.compare(n, server, lab.ConnOptions{}, false)
+	b.compare(n, "127.0.0.2:1000", lab.ConnOptions{}, true)
+}
+
+// A socket that is bound to a device doesn't get the ports of those that are
+// not; they get its.
+func TestFreeUnboundTwin(t *testing.T) {
+	b := newBench(t)
+	b.serve(server)
+	b.churn(50, lab.Storm{Remotes: remotes(server)})
+	lo := lab.ConnOptions{Device: "lo"}
+	b.open(1, server, lo)
+	n := look(t, b.ns)
+	b.compare(n, server, lo, true)
+	b.compare(n, server, lab.ConnOptions{}, false)
+}
+
+// tcp_tw_reuse=2 acts on sockets that are bound to the loopback device,
+// whatever their addresses.
+func TestFreeReuseTwoOnLoopbackDevice(t *testing.T) {
+	b := newBench(t, "net.ipv4.tcp_tw_reuse", "2")
+	if err := b.ns.AddAddress(netip.MustParsePrefix("10.9.0.1/32")); err != nil {
+		t.Fatal(err)
+	}
+	const dst = "10.9.0.1:1000"
+	b.serve(dst)
+	b.churn(50, lab.Storm{Remotes: remotes(dst), Device: "lo"})
+	lab.Eventually(t, 5*time.Second, func() error {
+		if f := flow(look(t, b.ns), snapshot.Client, "10.9.0.1", 1000); f.Ports.Reusable != 50 {
+			return fmt.Errorf("%d of 50 reusable", f.Ports.Reusable)
+		}
+		return nil
+	})
+	b.free(dst, lab.ConnOptions{Device: "lo"}, false)
+}
+
+// What a listener in the range leaves behind when it goes is no client's: one
+// flow of an unknown side, and a port that others may not get.
+func TestFreeClosedListener(t *testing.T) {
+	for _, state := range []string{"TIME_WAIT", "live"} {
+		t.Run(state, func(t *testing.T) {
+			b := newBench(t, "net.ipv4.ip_local_port_range", "45000 60999") // of the clients
+			b.hold(server)
+			const gone = "127.0.0.1:40050"
+			mode := lab.Manual
+			if state == "TIME_WAIT" {
+				mode = lab.CloseByServer
+			}
+			listener := must[*lab.Server](t)(b.ns.Listen(addrPort(gone), lab.ListenOptions{Mode: mode}))
+			if state == "TIME_WAIT" {
+				b.churn(100, lab.Storm{Remotes: remotes(gone), Closer: lab.ServerEnd})
+			} else {
+				for range 20 {
+					must[*lab.Pair](t)(b.ns.Pair(listener, lab.ConnOptions{}))
+				}
+			}
+			if err := listener.Close(); err != nil {
+				t.Fatal(err)
+			}
+			sysctls(t, b.ns, "net.ipv4.ip_local_port_range", rangeText)
+			n := look(t, b.ns)
+			var served uint32
+			for _, f := range n.Flows {
+				if f.Side == snapshot.Unknown && f.Port == 40050 {
+					served += f.States.TimeWait + f.States.Established
+				}
+			}
+			if want := uint32(map[string]int{"TIME_WAIT": 100, "live": 20}[state]); served < want-1 {
+				t.Errorf("%d of %d sockets of the listener in its flow, %d flows", served, want, len(n.Flows))
+			}
+			b.compare(n, server, lab.ConnOptions{}, true)
+		})
+	}
 }
