@@ -134,6 +134,9 @@ func TestStatesFlowsAndSides(t *testing.T) {
 		if n.TimeWait.BucketsUsed != 75+10 {
 			return fmt.Errorf("buckets used %d, want 75 TIME_WAIT and 10 FIN_WAIT2 minis", n.TimeWait.BucketsUsed)
 		}
+		if f := flow(n, snapshot.Server, "127.0.0.1", 1005); f == nil || f.CloseWait.Unaccepted != 0 {
+			return fmt.Errorf("not all CLOSE_WAIT on port 1005 are accepted yet: %+v", f)
+		}
 		return nil
 	})
 	states, flows := bySS(ss(t, b.ns))
