@@ -332,8 +332,10 @@ func FuzzRedactText(f *testing.F) {
 		if standing.MatchString(got) {
 			t.Errorf("%q became %q", s, got)
 		}
-		if again := r.text(s + " 10.20.30.99 " + s); again != got {
-			t.Errorf("%q becomes %q and %q", s, got, again)
+		// A zone is a name from where it was met; what was met before stands.
+		once := r.text(s + " 10.20.30.99 " + s)
+		if again := r.text(s + " 10.20.30.99 " + s); again != once {
+			t.Errorf("%q becomes %q and %q", s, once, again)
 		}
 	})
 }
