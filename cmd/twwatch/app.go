@@ -36,7 +36,7 @@ func (f plainRunner) run(ctx context.Context, e env, cfg configuration) (int, er
 
 func commands() []command {
 	return []command{
-		checkCommand(), serveCommand(), socketsCommand(), recordCommand(), demoCommand(), versionCommand(),
+		checkCommand(), serveCommand(), socketsCommand(), recordCommand(), explainCommand(), demoCommand(), versionCommand(),
 	}
 }
 

@@ -1,18 +1,10 @@
-// Package advice is the knowledge: which service customarily listens on a
-// port. It is data in embedded YAML, read once, immutable afterwards; it knows
-// nothing of the host it runs on.
 package advice
 
 import (
-	_ "embed"
-	"fmt"
 	"slices"
-
-	"go.yaml.in/yaml/v3"
+	"strconv"
+	"strings"
 )
-
-//go:embed services.yaml
-var servicesYAML []byte
 
 // Services names services by port. It is immutable.
 type Services struct {
@@ -22,31 +14,26 @@ type Services struct {
 
 // LoadServices reads the embedded table; an error means that the build is
 // broken.
-func LoadServices() (*Services, error) { return parseServices(servicesYAML) }
+func LoadServices() (*Services, error) {
+	l, err := load([]string{"services"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return l.Services(), nil
+}
 
-func parseServices(data []byte) (*Services, error) {
-	var rows []struct {
-		Name  string   `yaml:"name"`
-		Ports []uint16 `yaml:"ports"`
-	}
-	if err := yaml.Unmarshal(data, &rows); err != nil {
-		return nil, fmt.Errorf("services: %w", err)
-	}
+// Services is the library's table of ports. A port that several services
+// share is not in it: alone it names none of them.
+func (l *Library) Services() *Services {
 	s := &Services{names: make(map[uint16]string)}
-	for _, r := range rows {
-		if r.Name == "" || len(r.Ports) == 0 {
-			return nil, fmt.Errorf("services: an entry needs a name and ports: %+v", r)
-		}
-		for _, p := range r.Ports {
-			if other, ok := s.names[p]; ok {
-				return nil, fmt.Errorf("services: port %d stands for %s and for %s", p, other, r.Name)
-			}
-			s.names[p] = r.Name
+	for _, e := range l.services {
+		for _, p := range e.Ports {
+			s.names[p] = e.ID
 			s.ports = append(s.ports, p)
 		}
 	}
 	slices.Sort(s.ports)
-	return s, nil
+	return s
 }
 
 // Name is the service that customarily listens on a port, "" if none is known.
@@ -54,3 +41,51 @@ func (s *Services) Name(port uint16) string { return s.names[port] }
 
 // Ports are all known ports, ascending; the caller must not change them.
 func (s *Services) Ports() []uint16 { return s.ports }
+
+// How it is known which service a flow belongs to.
+const (
+	ByPort    = "port"    // by its port alone: usually so
+	ByProcess = "process" // the process at this end speaks nothing else there
+	ByConfig  = "config"  // the operator says so
+)
+
+// Service is what listens on a port, as far as port and runtime tell. runtime
+// is an id from [Library.Runtime], "" if unknown. The second result is
+// [ByProcess], [ByConfig], [ByPort], or "" with no service.
+func (l *Library) Service(port uint16, runtime string) (Service, string) {
+	if runtime != "" {
+		for _, s := range l.services {
+			onPort := slices.Contains(s.Ports, port) || slices.Contains(s.SharedPorts, port)
+			if slices.Contains(s.Programs, runtime) || onPort && slices.Contains(s.PortPrograms, runtime) {
+				return *s, ByProcess
+			}
+		}
+	}
+	for _, s := range l.services {
+		if slices.Contains(s.Ports, port) {
+			if s.operators {
+				return *s, ByConfig
+			}
+			return *s, ByPort
+		}
+	}
+	return Service{}, ""
+}
+
+func portList(s *Service) string {
+	var own, shared []string
+	for _, p := range s.Ports {
+		own = append(own, strconv.Itoa(int(p)))
+	}
+	for _, p := range s.SharedPorts {
+		shared = append(shared, strconv.Itoa(int(p)))
+	}
+	text := strings.Join(own, ", ")
+	if len(shared) > 0 {
+		text += "; " + strings.Join(shared, ", ") + ", which other services use too"
+	}
+	if text == "" {
+		return "none of its own: told by the process"
+	}
+	return strings.TrimPrefix(text, "; ") + "; a port alone is a hint and no proof"
+}

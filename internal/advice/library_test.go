@@ -1,0 +1,161 @@
+package advice
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files and the documents anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got; -update writes it anew):\n%s", name, diff)
+	}
+}
+
+// The embedded data is held to all that an operator's files are held to; at run
+// time that is not done again.
+func TestEmbeddedDataIsInOrder(t *testing.T) {
+	l, err := (&Library{subjects: []string{"runtimes", "services", "remedies", "topics", "findings"}, strict: true}).load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range Patterns() {
+		if len(l.remediesFor([]string{pattern})) == 0 {
+			t.Errorf("no remedy for the pattern %s", pattern)
+		}
+	}
+	for _, f := range l.findings {
+		if !slices.Contains(Findings(), f.ID) {
+			t.Errorf("the finding %s is not in Findings", f.ID)
+		}
+	}
+}
+
+// What diagnose finds, explain explains.
+func TestEveryFindingIsExplained(t *testing.T) {
+	l := loaded(t)
+	for _, id := range Findings() {
+		texts := l.Explain(KindFinding + ":" + id)
+		if len(texts) != 1 || texts[0].Says == "" || len(texts[0].Sections) < 2 {
+			t.Errorf("%s: %+v", id, texts)
+		}
+	}
+}
+
+// Topics that the commands and documents promise.
+func TestTopicsThere(t *testing.T) {
+	l := loaded(t)
+	for _, id := range []string{
+		"time-wait", "close-wait", "fin-wait-1", "fin-wait-2", "last-ack", "closing", "syn-sent", "syn-recv", "established", "listen",
+		"three-way-handshake", "four-way-close", "half-close", "2msl", "syn-flood", "syn-cookies", "initial-sequence-number", "syn-retries",
+		"challenge-ack", "fast-open", "why-three", "last-ack-lost", "65535-myth", "nat", "ephemeral-ports", "short-connections",
+		"port-parity", "tw-reuse", "buckets", "conntrack",
+	} {
+		if texts := l.Explain(KindTopic + ":" + id); len(texts) != 1 {
+			t.Errorf("no topic %s", id)
+		}
+	}
+}
+
+// Files that are wrong, and what is said of each.
+func TestOperatorFiles(t *testing.T) {
+	names, err := filepath.Glob("testdata/operator/*.yaml")
+	if err != nil || len(names) == 0 {
+		t.Fatal(err, names)
+	}
+	var b strings.Builder
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "--- %s\n", filepath.Base(name))
+		_, err = Load(File{filepath.Base(name), data})
+		switch {
+		case strings.HasPrefix(filepath.Base(name), "good"):
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			b.WriteString("accepted\n")
+		case err == nil:
+			t.Errorf("%s: accepted", name)
+		default:
+			fmt.Fprintln(&b, err)
+			for line := range strings.Lines(err.Error()) {
+				if !strings.HasPrefix(line, filepath.Base(name)) {
+					t.Errorf("%s: %q doesn't begin with the file's name", name, line)
+				}
+			}
+		}
+	}
+	golden(t, "testdata/operator.golden", b.String())
+}
+
+func TestOperatorFileTooLarge(t *testing.T) {
+	if _, err := Load(File{"big.yaml", make([]byte, MaxFile+1)}); err == nil || !strings.Contains(err.Error(), "big.yaml: ") {
+		t.Errorf("a file of %d bytes: %v", MaxFile+1, err)
+	}
+}
+
+// Whatever a file holds: an error that names it, or a library that works.
+func FuzzLoad(f *testing.F) {
+	names, _ := filepath.Glob("testdata/operator/*.yaml")
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	base := loaded(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		// The embedded part is copied: reading it for each input would leave
+		// little time for the inputs.
+		l := *base
+		l.services, l.remedies = slices.Clone(base.services), slices.Clone(base.remedies)
+		if err := l.add(File{"fuzz.yaml", data}, true); err != nil {
+			for line := range strings.Lines(err.Error()) {
+				if !strings.Contains(line, "fuzz.yaml") && !strings.Contains(err.Error(), "\n") {
+					t.Errorf("an error without the file's name: %q", line)
+				}
+			}
+			return
+		}
+		if l.check() != nil {
+			return
+		}
+		for _, pattern := range Patterns() {
+			s := sample()
+			s.Pattern = pattern
+			for _, r := range l.Recommend(*s) {
+				if r.ID == "" || r.Title == "" || len(r.References) == 0 {
+					t.Errorf("an incomplete recommendation: %+v", r)
+				}
+			}
+		}
+		for _, i := range l.IDs() {
+			if len(l.Explain(i.Kind+":"+i.ID)) == 0 {
+				t.Errorf("%+v is listed and can't be explained", i)
+			}
+		}
+	})
+}

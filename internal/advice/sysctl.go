@@ -1,0 +1,94 @@
+package advice
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/twwatch/twwatch/internal/draw"
+)
+
+func countText(v any) string {
+	if n, ok := v.(int); ok {
+		return draw.Count(int64(n))
+	}
+	return ""
+}
+
+// sysctlFile is where advice puts settings, so that undoing is deleting lines.
+const sysctlFile = "/etc/sysctl.d/90-twwatch.conf"
+
+// sysctlSnippet shows, for each setting: what it is now, the line that makes
+// the new value last, and the line that takes it back.
+func (m *Remedy) sysctlSnippet(d *data) string {
+	var now, lines, undo []string
+	for i, s := range m.Sysctls {
+		value, err := render(m.texts.sysctls[i].value, d)
+		if err != nil {
+			continue
+		}
+		present, err := render(m.texts.sysctls[i].present, d)
+		switch {
+		case err != nil:
+			now = append(now, "# now: not known; note what `sysctl "+s.Name+"` shows")
+			undo = append(undo, "#   sysctl -w "+s.Name+"=... with the value noted before")
+		case present == value:
+			continue
+		default:
+			now = append(now, fmt.Sprintf("# now: %s = %s", s.Name, present))
+			undo = append(undo, fmt.Sprintf("#   sysctl -w %s=\"%s\"", s.Name, present))
+		}
+		lines = append(lines, s.Name+" = "+value)
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	out := append(now, "# lines of "+sysctlFile+", in this order:")
+	out = append(out, lines...)
+	out = append(out, "# to apply: sysctl -p "+sysctlFile, "# to undo: delete the lines, then")
+	return strings.Join(append(out, undo...), "\n")
+}
+
+// sysctlCaveats tell where a setting reaches and what Kubernetes makes of it.
+func (m *Remedy) sysctlCaveats(d *data) []string {
+	var caveats []string
+	of := map[string][]string{}
+	for _, s := range m.Sysctls {
+		short := s.Name[strings.LastIndex(s.Name, ".")+1:]
+		of["reach "+s.Reach] = append(of["reach "+s.Reach], short)
+		of["k8s "+s.Kubernetes] = append(of["k8s "+s.Kubernetes], short)
+	}
+	list := func(key string) string { return strings.Join(of[key], " and ") }
+	is := func(key, one, many string) string {
+		if len(of[key]) > 1 {
+			return many
+		}
+		return one
+	}
+	if k := "reach namespace"; len(of[k]) > 0 {
+		where := ""
+		if kind, ok := d.Namespace.(string); ok {
+			where = map[string]string{
+				"host": ", here the host's", "self": ", here the one that twwatch runs in", "named": ", here a named one (ip netns exec)",
+				"container": ", here a container's: the host's sysctl.d files don't reach it", "pod": ", here a pod's: the node's sysctl.d files don't reach it",
+				"process": ", here a process's own",
+			}[kind]
+		}
+		caveats = append(caveats, list(k)+is(k, " is", " are")+" of one network namespace"+where+"; every other namespace keeps its own value.")
+	}
+	if k := "reach host"; len(of[k]) > 0 {
+		caveats = append(caveats, list(k)+is(k, " exists", " exist")+" once for the whole kernel, and can be set in the initial network namespace only.")
+	}
+	if k := "k8s safe"; len(of[k]) > 0 {
+		caveats = append(caveats, "In Kubernetes a pod may set "+list(k)+" (safe sysctl; since which version, see its documentation); a pod with hostNetwork can't.")
+	}
+	if k := "k8s unsafe"; len(of[k]) > 0 {
+		caveats = append(caveats, "In Kubernetes "+list(k)+is(k, " is an unsafe sysctl", " are unsafe sysctls")+": without the kubelet's --allowed-unsafe-sysctls the pod is refused.")
+	}
+	if k := "k8s host"; len(of[k]) > 0 {
+		caveats = append(caveats, "In Kubernetes "+list(k)+is(k, " is", " are")+" a matter of the node; no pod can set "+is(k, "it.", "them."))
+	}
+	return caveats
+}
+
+// oneParagraph joins the lines of a text.
+func oneParagraph(s string) string { return strings.Join(strings.Fields(s), " ") }
