@@ -1,0 +1,120 @@
+package owner
+
+import (
+	"bytes"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// describe reads what a process says of itself. What can't be read is "".
+func (s *search) describe(i uint32) {
+	f, q := s.f, &s.f.people.all[i]
+	s.spent += describeCost
+	p := &Process{PID: int(q.pid), Start: q.start}
+	q.process = p
+	if text, err := s.proc.read(s.at(q.pid, "/comm"), f.text); err == nil {
+		p.Comm = cut(bytes.TrimSuffix(text, []byte("\n")), maxText)
+	}
+	if text, err := s.proc.link(s.at(q.pid, "/exe"), f.text); err == nil {
+		p.Exe = cut(text, maxText)
+	}
+	if text, err := s.proc.read(s.at(q.pid, "/cgroup"), f.text); err == nil {
+		var v2 string
+		v2, p.Cgroup = parseCgroup(text)
+		f.learn(v2)
+	}
+	slow := f.slow.read(f.config.Proc, q.pid, p.Exe)
+	p.Title, p.Script, p.JavaMain = slow.title, slow.script, slow.javaMain
+	p.GoVersion, p.GoBuild = slow.version, slow.module
+}
+
+// A describer reads the arguments and the executable of processes, in another
+// goroutine: a process can make both reads wait for as long as it likes, by a
+// file system of its own (FUSE, a dead NFS server) under its memory or its
+// executable. While one read hangs, no other is begun, and processes found
+// then lack those fields.
+type describer struct {
+	result chan description // nil before the first use
+	hangs  bool
+	builds map[file][2]string // the goroutine's
+	buffer []byte             // the goroutine's
+}
+
+type description struct {
+	command
+	version, module string
+}
+
+// A file is an executable in one state of its contents.
+type file struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+const slowLimit = 100 * time.Millisecond
+
+func (d *describer) read(proc string, pid int32, exe string) description {
+	if d.result == nil {
+		d.result = make(chan description, 1)
+		d.builds = map[file][2]string{}
+		d.buffer = make([]byte, 32<<10)
+	}
+	if d.hangs {
+		select {
+		case <-d.result:
+			d.hangs = false
+		default:
+			return description{}
+		}
+	}
+	go func() { d.result <- d.describe(proc, pid, exe) }()
+	timer := time.NewTimer(slowLimit)
+	defer timer.Stop()
+	select {
+	case r := <-d.result:
+		return r
+	case <-timer.C:
+		d.hangs = true
+		return description{}
+	}
+}
+
+func (d *describer) describe(proc string, pid int32, exe string) description {
+	var r description
+	t, err := openTree(proc)
+	if err != nil {
+		return r
+	}
+	defer t.close()
+	at := appendPID(make([]byte, 0, 32), pid)
+	if text, err := t.read(append(at, "/cmdline"...), d.buffer); err == nil {
+		r.command = parseCommand(text, exe, len(text) < len(d.buffer))
+	}
+	if fd, err := t.open(append(at, "/exe"...), 0); err == nil {
+		r.version, r.module = d.build(fd)
+	}
+	return r
+}
+
+// build reads from an executable what Go wrote into it, once for each file.
+func (d *describer) build(fd int) (version, module string) {
+	f := os.NewFile(uintptr(fd), "executable")
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", ""
+	}
+	key := file{st.Dev, st.Ino, st.Size, st.Mtim.Nano()}
+	b, known := d.builds[key]
+	if !known {
+		const most = 512
+		if len(d.builds) == most {
+			clear(d.builds)
+		}
+		b[0], b[1] = readBuild(f)
+		d.builds[key] = b
+	}
+	return b[0], b[1]
+}
