@@ -199,6 +199,7 @@ func (c *Conn) ask(r request) error {
 		c.dump.learn = true
 		return nil
 	}
+	c.filled = Now() // the kernel fills the first datagram before Send returns
 	sent, err := c.nl.Send(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(r.typ), Flags: netlink.HeaderFlags(r.flags)},
 		Data:   r.payload,
@@ -208,7 +209,6 @@ func (c *Conn) ask(r request) error {
 	}
 	c.spent = true // until the end of the answer
 	c.dump.seq, c.dump.port = sent.Header.Sequence, sent.Header.PID
-	c.filled = Now()
 	return nil
 }
 
@@ -217,6 +217,10 @@ func (c *Conn) receive(ctx context.Context) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	// The kernel fills the next datagram as it hands this one over. The clock is
+	// read before that: on a busy machine the way back from the call may take
+	// tens of ms, and rows would seem that much younger.
+	asked := Now()
 	n, from, err := c.recv(c.buf)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -225,7 +229,7 @@ func (c *Conn) receive(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	filled := c.filled
-	c.filled = Now()
+	c.filled = asked
 	if c.replay != nil {
 		filled = c.replay.filledAt
 	}

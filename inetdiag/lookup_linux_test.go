@@ -156,3 +156,44 @@ func TestAge(t *testing.T) {
 		return old
 	})
 }
+
+// A machine may be busy when a call comes back: what the call made the kernel
+// fill is no younger for that.
+func TestFilledBeforeTheCallCameBack(t *testing.T) {
+	newNamespace(t)
+	setSysctl(t, "net.ipv4.tcp_tw_reuse", "0")
+	l := listener(t, "127.0.0.1:80", 16)
+	for range 400 { // more than a datagram holds
+		client, server := pair(t, l, "127.0.0.1:80")
+		client.close()
+		server.close()
+	}
+	c := dialTest(t, nil)
+	kernel, calls := c.recv, []int64{}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	c.recv = func(buf []byte) (int, uint32, error) {
+		calls = append(calls, Now())
+		n, from, err := kernel(buf)
+		<-tick.C
+		return n, from, err
+	}
+	began := Now()
+	for s, err := range c.Sockets(t.Context(), Query{States: StatesOf(TimeWait)}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The first datagram was filled by the request, each other one while
+		// the one before it was received.
+		from, to := began, calls[0]
+		if n := len(calls); n > 2 {
+			from, to = calls[n-3], calls[n-2]
+		}
+		if at := s.FilledAt(); at < from || at > to {
+			t.Fatalf("datagram %d: filled at %d, not between %d and %d", len(calls), at, from, to)
+		}
+	}
+	if len(calls) < 3 {
+		t.Fatalf("%d datagrams", len(calls))
+	}
+}

@@ -134,9 +134,10 @@ func (s *Socket) CgroupID() (uint64, bool) {
 func (s *Socket) Info() (Info, bool) { return parseInfo(attribute(s.attrs, attrInfo)) }
 
 // FilledAt is when the kernel filled this row in, on [Now]'s clock, in
-// nanoseconds: read once per datagram, when the one before it had arrived
-// (for the first, when the request had been sent), since that is when the
-// kernel goes on.
+// nanoseconds: read once per datagram, just before the one before it was asked
+// for (for the first, before the request was sent), since within that call the
+// kernel goes on. It is early by what the filling takes, about 0.1 ms and the
+// walk over foreign sockets.
 func (s *Socket) FilledAt() int64 { return s.filledAt }
 
 // ID identifies one socket: its family and struct inet_diag_sockid (ports,
