@@ -267,6 +267,10 @@ func (t *Table) tailOf(s *inetdiag.Socket, class uint8) uint64 {
 	}
 }
 
+// chance is how often one local port may serve a client for several
+// destinations, each of them new.
+const chance = 2
+
 // firstUnprivileged is the least port that a program may have as a client.
 const firstUnprivileged = 1024
 
@@ -275,7 +279,7 @@ const firstUnprivileged = 1024
 // one, the remains of a listener that has gone have it the other way round.
 func (t *Table) looksServed(sport, dport uint16) bool {
 	t.puzzled = true
-	served := t.near[sport] > t.far[dport]
+	served := t.near[sport] > t.far[dport]+chance
 	t.near[sport] += 1 - t.near[sport]>>7
 	t.far[dport] += 1 - t.far[dport]>>7
 	return served

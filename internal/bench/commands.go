@@ -51,7 +51,7 @@ func (r *results) measureCommands(ctx context.Context, t *table) ([]commandResul
 			if round >= c.rounds {
 				continue
 			}
-			if err := t.hold(ctx, 20*time.Second); err != nil {
+			if err := t.ready(ctx, 20*time.Second); err != nil {
 				return nil, err
 			}
 			cpu, err := c.run(ctx)
@@ -110,7 +110,7 @@ func (r *results) lacks(peer string) {
 
 // checkCounts makes sure that those who are compared see the same table.
 func (r *results) checkCounts(ctx context.Context, t *table) error {
-	if err := t.hold(ctx, 30*time.Second); err != nil {
+	if err := t.ready(ctx, 30*time.Second); err != nil {
 		return err
 	}
 	u, err := t.command(ctx, true, 3, r.twwatch, "check", "--for=0", "--output", "json")
@@ -121,14 +121,14 @@ func (r *results) checkCounts(ctx context.Context, t *table) error {
 	if err != nil {
 		return err
 	}
-	if n := report.Namespaces[0].States.TimeWait; int(n) != t.rows {
-		return fmt.Errorf("twwatch check reports %d TIME_WAITs of %d", n, t.rows)
+	if n := report.Namespaces[0].States.TimeWait; int(n) != t.there {
+		return fmt.Errorf("twwatch check reports %d TIME_WAITs of %d", n, t.there)
 	}
 	if u, err = t.self(ctx, true, "netlink"); err != nil {
 		return err
 	}
-	if n, err := strconv.Atoi(strings.TrimSpace(string(u.out))); err != nil || n < t.rows {
-		return fmt.Errorf("SocketDiagTCP shows %d sockets of %d (%w)", n, t.rows, err)
+	if n, err := strconv.Atoi(strings.TrimSpace(string(u.out))); err != nil || n < t.there {
+		return fmt.Errorf("SocketDiagTCP shows %d sockets of %d (%w)", n, t.there, err)
 	}
 	if t.rows > 100_000 { // ss's text would fill the memory
 		return nil
@@ -136,8 +136,8 @@ func (r *results) checkCounts(ctx context.Context, t *table) error {
 	if u, err = t.command(ctx, true, 1, "ss", "-Htan"); err != nil {
 		return err
 	}
-	if n := bytes.Count(u.out, []byte("TIME-WAIT")); n != t.rows {
-		return fmt.Errorf("ss shows %d TIME_WAITs of %d", n, t.rows)
+	if n := bytes.Count(u.out, []byte("TIME-WAIT")); n != t.there {
+		return fmt.Errorf("ss shows %d TIME_WAITs of %d", n, t.there)
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ type memoryResult struct {
 const servePasses = 4
 
 func (r *results) measureMemory(ctx context.Context, t *table) (*memoryResult, error) {
-	if err := t.hold(ctx, 40*time.Second); err != nil {
+	if err := t.ready(ctx, 40*time.Second); err != nil {
 		return nil, err
 	}
 	d, err := startDaemon(ctx, t, servePort, "/-/healthy", r.twwatch, "serve", "--web.listen-address="+servePort,
@@ -176,8 +176,8 @@ func (r *results) measureMemory(ctx context.Context, t *table) (*memoryResult, e
 		}
 	}
 	n := last.Namespaces[0]
-	if int(n.States.TimeWait) != t.rows {
-		return nil, fmt.Errorf("serve reports %d TIME_WAITs of %d", n.States.TimeWait, t.rows)
+	if int(n.States.TimeWait) != t.there {
+		return nil, fmt.Errorf("serve reports %d TIME_WAITs of %d", n.States.TimeWait, t.there)
 	}
 	m.findHeavy(t, n)
 	m.peakKiB, m.nowKiB, err = resident(d.cmd.Process.Pid)

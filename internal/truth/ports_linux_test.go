@@ -482,7 +482,7 @@ func TestFreeClosedListener(t *testing.T) {
 					served += f.States.TimeWait + f.States.Established
 				}
 			}
-			if want := uint32(map[string]int{"TIME_WAIT": 100, "live": 20}[state]); served < want-1 {
+			if want := uint32(map[string]int{"TIME_WAIT": 100, "live": 20}[state]); served < want-3 { // the first ones could be anybody's
 				t.Errorf("%d of %d sockets of the listener in its flow, %d flows", served, want, len(n.Flows))
 			}
 			b.compare(n, server, lab.ConnOptions{}, true)
