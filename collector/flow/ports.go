@@ -27,14 +27,13 @@ const (
 // bind(addr, 0) takes the other parity (__inet_hash_connect in
 // net/ipv4/inet_hashtables.c, inet_csk_find_open_port in
 // net/ipv4/inet_connection_sock.c). So a client socket on an other-parity
-// port, in a flow whose own half isn't used up, was bound first, and its port
-// is lost to every destination.
+// port, in a flow that never used up its own half, was bound first, and its
+// port is lost to every destination.
 type portMap struct {
 	class  [65536]uint8
 	holder [65536]uint16 // of an other-parity port: entry + 1
 	held   bool          // one at least
 	known  bool          // the range is known
-	low    uint16
 	size   int
 	count  [2]int // ports of R, own and other parity
 	fixed  [2]int // of these, blocked by a visible explicit bind
@@ -59,7 +58,7 @@ func (p *portMap) reset(l sysctl.Limits, services []uint16) {
 // layOut marks the range's ports: two alternating values, by doubling copies,
 // since it is done for each pass.
 func (p *portMap) layOut(r sysctl.PortRange, reserved *sysctl.PortSet) {
-	p.known, p.low, p.size = true, r.Low, r.Size()
+	p.known, p.size = true, r.Size()
 	p.pool.Range = p.size
 	p.count = [2]int{(p.size + 1) / 2, p.size / 2}
 	const own = ephemeral | usable
