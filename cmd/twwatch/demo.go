@@ -63,6 +63,7 @@ func (f *demoFlags) run(ctx context.Context, e env, cfg configuration) (int, err
 	ns, err := lab.New(lab.Options{Sysctls: map[string]string{
 		"net.ipv4.ip_local_port_range": fmt.Sprintf("32768 %d", 32768+f.ports-1),
 		"net.ipv4.tcp_tw_reuse":        "0", // as between two hosts: 2, the default, spares loopback
+		"net.ipv4.tcp_rfc1337":         "1", // else a late RST takes one or the other TIME_WAIT away
 	}})
 	if err != nil {
 		return statusFailed, fmt.Errorf("demo: %w", err)
