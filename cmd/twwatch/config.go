@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/twwatch/twwatch/internal/diagnose"
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // A configuration is what a --config.file holds; empty without one.
@@ -254,28 +255,8 @@ func (a *app) configurable() []string {
 // unknownName tells what is allowed, and what may have been meant.
 func unknownName(name string, allowed []string) string {
 	text := "no such setting"
-	if i := slices.IndexFunc(allowed, func(a string) bool { return distance(name, a) <= 2 }); i >= 0 {
+	if i := slices.IndexFunc(allowed, func(a string) bool { return draw.Distance(name, a) <= 2 }); i >= 0 {
 		text += "; did you mean " + allowed[i] + "?"
 	}
 	return text + "; allowed are " + strings.Join(allowed, ", ")
-}
-
-// distance counts the bytes to insert, delete or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // Kinds of what can be explained, in the order that they are listed.
@@ -283,7 +285,7 @@ func (l *Library) Suggest(id string) []string {
 	}
 	var found []near
 	for _, i := range l.IDs() {
-		d := distance(id, i.ID)
+		d := draw.Distance(id, i.ID)
 		switch {
 		case len(id) > 2 && strings.HasPrefix(i.ID, id):
 			d = 0
@@ -304,24 +306,4 @@ func (l *Library) Suggest(id string) []string {
 		}
 	}
 	return ids
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := before
-			if a[i] != b[j] {
-				cost = 1 + min(before, row[j], row[j+1])
-			}
-			before, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

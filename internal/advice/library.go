@@ -177,12 +177,6 @@ func Load(extra ...File) (*Library, error) {
 	return load([]string{"runtimes", "services", "remedies", "topics", "findings"}, extra)
 }
 
-// LoadRemedies reads what [Library.Runtime], [Library.Service] and
-// [Library.Recommend] need, and leaves out what only explain shows.
-func LoadRemedies(extra ...File) (*Library, error) {
-	return load([]string{"runtimes", "services", "remedies"}, extra)
-}
-
 func load(subjects []string, extra []File) (*Library, error) {
 	return (&Library{subjects: subjects}).load(extra)
 }
