@@ -22,6 +22,10 @@ func full(t *testing.T) *Report {
 			Stage: "limits", Namespace: "default/cart-5d9f/app", Error: "open /proc/sys/net/ipv4/tcp_tw_reuse: permission denied",
 			Lost: "the settings of this namespace", Fix: "grant CAP_SYS_ADMIN",
 		}},
+		Limited: []Gap{{
+			Stage: "owner", Namespace: "default/cart-5d9f/app", Error: "descriptors of other users' processes can't be read",
+			Lost: "the processes of some sockets", Fix: "grant CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE",
+		}},
 		NotJudged:  []string{"time-wait-overflow"},
 		HostLimits: fullHostLimits(),
 		Thresholds: map[string]float64{"ports.warning": 0.5, "ports.critical": 0.8},
@@ -85,8 +89,13 @@ func fullNamespace(t *testing.T, taken time.Time) *Namespace {
 			CloseRate: new(0.7), CloseRateSeconds: 60, Births: 10, Processes: []Process{},
 		}},
 		Omitted:    Omitted{Flows: 311, States: States{TimeWait: 12, Established: 4}, Births: 3},
-		Listeners:  []Listener{{Local: "[fe80::1c2d:3eff:fe4f:5a6b%ens3]:9000", Device: "ens3", Queue: 2, Backlog: 4096, Inode: 30417, UID: 33}},
-		CloseWaits: []CloseWait{{Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Cookie: 77123, AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25), RecvQ: 26, SendQ: 10, Inode: 998877, UID: 33}},
+		Listeners:  []Listener{{Local: "[fe80::1c2d:3eff:fe4f:5a6b%ens3]:9000", Device: "ens3", Queue: 2, Backlog: 4096, Inode: 30417, UID: 33, PID: 2209, Comm: "php-fpm8.3"}},
+		CloseWaits: []CloseWait{{Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", Cookie: 77123, AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25), RecvQ: 26, SendQ: 10, LastSentSeconds: new(3611.25), Side: Server, Inode: 998877, UID: 33, PID: 2210, Comm: "php-fpm8.3"}},
+		HalfOpen:   []HalfOpen{{Port: 443, Remote: "10.7.8.0/24", Sockets: 4}},
+		Owners: []Owner{{
+			PID: 2210, Start: 88123, Comm: "php-fpm8.3", Exe: "/usr/sbin/php-fpm8.3", Cgroup: "/system.slice/php8.3-fpm.service",
+			Runtime: "php-fpm", RuntimeVersion: "8.3", Sockets: 33, CloseWait: 6, Descriptors: new(61), DescriptorLimit: new(1024),
+		}},
 		Ports: &PortPool{
 			Range: 28232, Reserved: 5, BlockedListen: 2, BlockedBound: 1, BlockedExplicit: 1, BlockedParity: 4, Blocked: 8, BoundSeen: true, AtMost: true,
 		},
@@ -95,7 +104,7 @@ func fullNamespace(t *testing.T, taken time.Time) *Namespace {
 			Timer: "time_wait", TimerSeconds: new(47.5), Cookie: 77001,
 		}, {
 			State: "close_wait", Local: "127.0.0.1:9000", Remote: "10.20.30.41:51514", AgeSeconds: new(3605.5), AgeAtLeast: true, AgeAtMostSeconds: new(4000.25),
-			RecvQ: 26, SendQ: 10, UID: new(uint32(33)), Inode: 998877, Cookie: 77123,
+			RecvQ: 26, SendQ: 10, UID: new(uint32(33)), Inode: 998877, Cookie: 77123, PID: 2210, Comm: "php-fpm8.3",
 		}},
 		SocketsOf: new(28177),
 	}
@@ -105,14 +114,14 @@ func redisFlow() Flow {
 	return Flow{
 		Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", ServiceBy: "port",
 		States: States{Established: 2, TimeWait: 27890}, MissedAtMost: 7,
-		CloseRate: new(465.0), CloseRateSeconds: 15, CloseRateAtLeast: true, SurvivorsOnly: true, MeanLifetimeSeconds: new(0.0043),
+		CloseRate: new(465.0), CloseRateSeconds: 15, CloseRateAtLeast: true, SurvivorsOnly: true, MeanLifetimeSeconds: new(0.0043), LongLived: new(uint32(1)),
 		OpenedPerSecond: minute(465), Births: 6975,
 		Ports: &Ports{
-			Range: 28232, Reserved: 5, Blocked: 8, Used: 27892, Reusable: 5, Free: 332, AtMost: true, SecondsToExhaustion: new(41),
+			Range: 28232, Reserved: 5, Blocked: 8, Used: 27892, Reusable: 5, Free: 332, AtMost: true, Bound: 3, SecondsToExhaustion: new(41),
 		},
 		Processes: []Process{{
-			PID: 2210, Comm: "php-fpm8.3", Exe: "/usr/sbin/php-fpm8.3", Cgroup: "/system.slice/php8.3-fpm.service",
-			Sockets: 27, Share: 0.9, By: "inode",
+			PID: 2210, PIDs: []int{2210, 2211}, Count: 2, Comm: "php-fpm8.3", Exe: "/usr/sbin/php-fpm8.3", Cgroup: "/system.slice/php8.3-fpm.service",
+			Runtime: "php-fpm", RuntimeVersion: "8.3", Sockets: 27, Share: 0.9, By: "inode",
 		}},
 		Attributed: new(0.93),
 	}
@@ -122,7 +131,7 @@ func fcgiFlow() Flow {
 	return Flow{
 		Side: Server, Local: "::1", Remote: "::1", Port: 9000, Service: "fastcgi", ServiceBy: "process",
 		States:    States{Established: 1, CloseWait: 6, TimeWait: 0},
-		CloseWait: CloseWaitCount{Sockets: 6, OldestSeconds: new(3605.5), OldestAtLeast: true, Unread: 2, Unaccepted: 1},
+		CloseWait: CloseWaitCount{Sockets: 6, OldestSeconds: new(3605.5), OldestAtLeast: true, EOFRead: 3, Unread: 2, Unaccepted: 1},
 		Processes: []Process{},
 	}
 }

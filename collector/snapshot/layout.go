@@ -115,6 +115,14 @@ func limitOf(key string) int {
 		return MaxSampledSockets
 	case "namespaces":
 		return MaxNamespaces
+	case "owners":
+		return MaxOwners
+	case "half_open":
+		return MaxHalfOpen
+	case "processes":
+		return MaxProcesses
+	case "pids":
+		return MaxPIDs
 	case "findings", "incomplete":
 		return maxFindings
 	}

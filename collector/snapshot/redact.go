@@ -65,8 +65,10 @@ func (r *Redactor) Redact(report *Report) *Report {
 		f.Namespace = r.namespaceName(f.Namespace)
 		r.subject(&f.Subject)
 	}
-	for i := range out.Incomplete {
-		out.Incomplete[i].Namespace = r.namespaceName(out.Incomplete[i].Namespace)
+	for _, gaps := range [][]Gap{out.Incomplete, out.Limited} {
+		for i := range gaps {
+			gaps[i].Namespace = r.namespaceName(gaps[i].Namespace)
+		}
 	}
 	r.texts(out)
 	return out
@@ -89,17 +91,24 @@ func (r *Redactor) namespace(n *Namespace) {
 			p.Comm, p.Exe, p.Cgroup = r.name("process", p.Comm), r.exe(p.Exe), r.cgroup(p.Cgroup)
 		}
 	}
+	for i := range n.Owners {
+		o := &n.Owners[i]
+		o.Comm, o.Exe, o.Cgroup = r.name("process", o.Comm), r.exe(o.Exe), r.cgroup(o.Cgroup)
+	}
 	for i := range n.Listeners {
 		l := &n.Listeners[i]
-		l.Local, l.Device = r.address(l.Local), r.device(l.Device)
+		l.Local, l.Device, l.Comm = r.address(l.Local), r.device(l.Device), r.name("process", l.Comm)
 	}
 	for i := range n.CloseWaits {
 		c := &n.CloseWaits[i]
-		c.Local, c.Remote = r.address(c.Local), r.address(c.Remote)
+		c.Local, c.Remote, c.Comm = r.address(c.Local), r.address(c.Remote), r.name("process", c.Comm)
+	}
+	for i := range n.HalfOpen {
+		n.HalfOpen[i].Remote = r.address(n.HalfOpen[i].Remote)
 	}
 	for i := range n.Sockets {
 		s := &n.Sockets[i]
-		s.Local, s.Remote, s.Device = r.address(s.Local), r.address(s.Remote), r.device(s.Device)
+		s.Local, s.Remote, s.Device, s.Comm = r.address(s.Local), r.address(s.Remote), r.device(s.Device), r.name("process", s.Comm)
 	}
 	SortSockets(n.Sockets) // the order before tells which address is the lower one
 }
@@ -134,9 +143,11 @@ func (r *Redactor) texts(out *Report) {
 			*s = r.text(*s)
 		}
 	}
-	for i := range out.Incomplete {
-		g := &out.Incomplete[i]
-		rewrite(&g.Error, &g.Lost, &g.Fix)
+	for _, gaps := range [][]Gap{out.Incomplete, out.Limited} {
+		for i := range gaps {
+			g := &gaps[i]
+			rewrite(&g.Error, &g.Lost, &g.Fix)
+		}
 	}
 	for i := range out.Findings {
 		f := &out.Findings[i]

@@ -25,6 +25,12 @@ const (
 	MaxFlows      = 1000
 	MaxCloseWaits = 256
 	MaxListeners  = 256
+	MaxOwners     = 64
+	MaxHalfOpen   = 64
+	// MaxProcesses is the most programs that a flow names, MaxPIDs the most
+	// processes that one of these does.
+	MaxProcesses = 8
+	MaxPIDs      = 32
 	// MaxSampledSockets is the most 4-tuples that a namespace's sample holds.
 	MaxSampledSockets = 10_000
 )
@@ -44,8 +50,11 @@ type Report struct {
 	// IntervalSeconds is the poll interval in force; 0 for a single look.
 	IntervalSeconds float64 `json:"interval_seconds,omitempty"`
 
-	Verdict    Severity           `json:"verdict"`
-	Incomplete []Gap              `json:"incomplete"`
+	Verdict    Severity `json:"verdict"`
+	Incomplete []Gap    `json:"incomplete"`
+	// Limited is what was not looked at for want of a right, or not yet. All
+	// else is as complete as it would be with it.
+	Limited    []Gap              `json:"limited,omitempty"`
 	NotJudged  []string           `json:"not_judged"` // rule ids that lacked their evidence
 	HostLimits *sysctl.HostLimits `json:"host_limits,omitempty"`
 	Thresholds map[string]float64 `json:"thresholds,omitempty"` // in force when judged
@@ -88,6 +97,10 @@ type Namespace struct {
 	Omitted    Omitted     `json:"omitted"`
 	Listeners  []Listener  `json:"listeners,omitempty"`
 	CloseWaits []CloseWait `json:"close_waits,omitempty"`
+	HalfOpen   []HalfOpen  `json:"half_open,omitempty"` // most sockets first
+	// Owners are the processes with the most CLOSE_WAIT sockets, then with the
+	// most others.
+	Owners []Owner `json:"owners,omitempty"`
 	// Ports is what every client flow of this namespace shares; nil where the
 	// kernel's range is unknown.
 	Ports *PortPool `json:"ports,omitempty"`
@@ -184,15 +197,21 @@ type Flow struct {
 	// MeanLifetimeSeconds is connections open now / CloseRate, by Little's law;
 	// nil if either is unknown or 0: then it is less than 1 / CloseRate.
 	MeanLifetimeSeconds *float64 `json:"mean_lifetime_seconds"`
+	// LongLived is how many of the open connections an earlier look saw, at
+	// least half a second before: what a pool keeps. nil: not known.
+	LongLived *uint32 `json:"long_lived"`
 	// OpenedPerSecond is this flow's share of the namespace's timeline; nil
 	// when it closed nothing in the last minute.
 	OpenedPerSecond []uint32 `json:"opened_per_second,omitempty"`
 	Births          uint64   `json:"births"` // in the namespace's CoveredSeconds
 
-	Ports      *Ports         `json:"ports,omitempty"` // client flows only
-	CloseWait  CloseWaitCount `json:"close_wait"`
-	Processes  []Process      `json:"processes"`
-	Attributed *float64       `json:"attributed"` // share of sockets whose process is known; nil: not looked for
+	Ports     *Ports         `json:"ports,omitempty"` // client flows only
+	CloseWait CloseWaitCount `json:"close_wait"`
+	// Processes are the programs whose sockets these are, most sockets first.
+	Processes []Process `json:"processes"`
+	// Attributed is the share of the flow's sockets whose process is known,
+	// closed ones in TIME_WAIT among them; nil: not looked for.
+	Attributed *float64 `json:"attributed"`
 }
 
 // Ports is a client flow's ephemeral ports: free = |range − reserved| −
@@ -205,6 +224,9 @@ type Ports struct {
 	Reusable int  `json:"reusable"` // TIME_WAIT among used that connect() would take over now
 	Free     int  `json:"free"`     // connect() calls that succeed now
 	AtMost   bool `json:"at_most"`  // Free is an upper bound
+	// Bound is how many of Used are known to have been taken by a bind()
+	// before connect(): they are lost to every other destination.
+	Bound int `json:"bound"`
 	// SecondsToExhaustion at the present rate; nil if the rate never fills
 	// the range.
 	SecondsToExhaustion *int `json:"seconds_to_exhaustion"`
@@ -233,6 +255,7 @@ type CloseWaitCount struct {
 	OldestSeconds *float64 `json:"oldest_seconds"` // AgeSeconds of the oldest; nil: none, or unknown
 	// OldestAtLeast says that a socket of the flow may be older than that.
 	OldestAtLeast bool   `json:"oldest_at_least"`
+	EOFRead       uint32 `json:"eof_read"`   // sockets whose program has read the end: Recv-Q is 0
 	Unread        uint32 `json:"unread"`     // sockets with more than the FIN in Recv-Q
 	Unaccepted    uint32 `json:"unaccepted"` // sockets that no accept() has taken yet
 }
@@ -253,8 +276,22 @@ type CloseWait struct {
 	AgeAtMostSeconds *float64 `json:"age_at_most_seconds"` // nil: unknown
 	RecvQ            uint32   `json:"recv_q"`              // bytes, the FIN counts 1
 	SendQ            uint32   `json:"send_q"`
-	Inode            uint32   `json:"inode"` // 0: not accepted
-	UID              uint32   `json:"uid"`
+	// LastSentSeconds is when this end last sent data, before the pass's start;
+	// nil: not asked, since Recv-Q is not 0.
+	LastSentSeconds *float64 `json:"last_sent_seconds"`
+	Side            Side     `json:"side"`
+	Inode           uint32   `json:"inode"` // 0: not accepted
+	UID             uint32   `json:"uid"`
+	PID             int      `json:"pid,omitempty"`  // 0: unknown
+	Comm            string   `json:"comm,omitempty"` // of that process
+}
+
+// HalfOpen counts handshakes in SYN_RECV by listening port and the network that
+// they claim to come from: an address may be forged.
+type HalfOpen struct {
+	Port    uint16 `json:"port"`
+	Remote  string `json:"remote"` // a /24 or /64; "" for all that have no row of their own
+	Sockets uint32 `json:"sockets"`
 }
 
 // Listener is one listening socket.
@@ -265,17 +302,48 @@ type Listener struct {
 	Backlog uint32 `json:"backlog"` // the limit of that queue
 	Inode   uint32 `json:"inode"`
 	UID     uint32 `json:"uid"`
+	PID     int    `json:"pid,omitempty"`  // 0: unknown
+	Comm    string `json:"comm,omitempty"` // of that process
 }
 
-// Process is an owner of a flow's sockets.
+// How it is known that a flow is a process's.
+const (
+	ByInode    = "inode"    // its live sockets
+	ByCookie   = "cookie"   // sockets in TIME_WAIT that were seen while they lived
+	ByListener = "listener" // evidence only: the process accepts on the flow's port
+)
+
+// Process is a program whose sockets are in a flow: all its processes that have
+// the same comm, exe and cgroup.
 type Process struct {
-	PID     int     `json:"pid"`
-	Comm    string  `json:"comm"`
-	Exe     string  `json:"exe"`
-	Cgroup  string  `json:"cgroup"`
-	Sockets uint32  `json:"sockets"`
-	Share   float64 `json:"share"`
-	By      string  `json:"by"` // inode, cookie, cgroup, bpf
+	PID            int     `json:"pid"`            // the process with most of the sockets
+	PIDs           []int   `json:"pids,omitempty"` // most sockets first; none if there is one
+	Count          int     `json:"count"`          // processes
+	Comm           string  `json:"comm"`
+	Exe            string  `json:"exe"`
+	Cgroup         string  `json:"cgroup"`
+	Runtime        string  `json:"runtime,omitempty"`         // what kind of program, as in explain; "" if unknown
+	RuntimeVersion string  `json:"runtime_version,omitempty"` // "" if unknown
+	Sockets        uint32  `json:"sockets"`                   // of the flow, known to be this program's
+	Share          float64 `json:"share"`                     // Sockets / all sockets of the flow
+	By             string  `json:"by"`                        // how most of them are known: inode, cookie; listener (then Sockets is 0)
+}
+
+// Owner is one process.
+type Owner struct {
+	PID            int    `json:"pid"`
+	Start          uint64 `json:"start"` // clock ticks after boot: with PID its identity
+	Comm           string `json:"comm"`
+	Exe            string `json:"exe"`
+	Cgroup         string `json:"cgroup"`
+	Runtime        string `json:"runtime,omitempty"`
+	RuntimeVersion string `json:"runtime_version,omitempty"`
+	Sockets        uint32 `json:"sockets"`    // live ones, CLOSE_WAIT among them
+	CloseWait      uint32 `json:"close_wait"` // of these
+	// Descriptors are open in the process, of DescriptorLimit (RLIMIT_NOFILE);
+	// nil: unknown.
+	Descriptors     *int `json:"descriptors"`
+	DescriptorLimit *int `json:"descriptor_limit"`
 }
 
 // Omitted is what Flows doesn't list. Listening and merely bound sockets

@@ -22,4 +22,6 @@ type Socket struct {
 	UID          *uint32  `json:"uid"`    // nil: a mini-socket, which has no owner any more
 	Inode        uint32   `json:"inode"`  // 0: no process holds it
 	Cookie       uint64   `json:"cookie"`
+	PID          int      `json:"pid,omitempty"`  // of the process that holds it; 0: unknown
+	Comm         string   `json:"comm,omitempty"` // of that process
 }
