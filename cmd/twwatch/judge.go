@@ -25,7 +25,7 @@ func newJudge(t diagnose.Thresholds) *judge {
 func (j *judge) judge(window []*snapshot.Report) {
 	last := window[len(window)-1]
 	t := *j.thresholds.Load()
-	result := diagnose.Judge(window, j.previous, t)
+	result := diagnose.Judge(window, j.previous, diagnose.Settings{Thresholds: t})
 	last.Findings, last.Verdict, last.NotJudged = result.Findings, result.Verdict, result.NotJudged
 	last.Thresholds = t.All()
 	j.previous = result.Findings

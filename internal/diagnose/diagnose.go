@@ -3,20 +3,31 @@
 // [Judge] reads reports, which it never changes, and returns findings; what a
 // finding has to remember (since when it holds) travels in the finding itself,
 // so the package keeps nothing. A rule that lacks its evidence stays silent
-// and is named in NotJudged. One file holds one family of rules.
+// and is named in NotJudged. One file holds one family of rules; causes.go says
+// which finding follows from which.
 package diagnose
 
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 )
+
+// Settings are what a judgement depends on beside the reports. The zero value
+// has the default thresholds, and findings without recommendations.
+type Settings struct {
+	Thresholds Thresholds
+	Advice     *advice.Library
+	// OwnPort is where this program listens, 0 if it doesn't: advice on
+	// reserved ports counts it in.
+	OwnPort uint16
+}
 
 // Result is one judgement.
 type Result struct {
-	Findings  []snapshot.Finding // worst first
+	Findings  []snapshot.Finding // worst first; a cause before what follows from it
 	Verdict   snapshot.Severity
 	NotJudged []string // ids of rules that lacked their evidence, sorted
 }
@@ -25,52 +36,68 @@ type Result struct {
 type rule struct {
 	// ids are the findings that the rule can make.
 	ids   []string
-	judge func(*scene) []snapshot.Finding
+	judge func(*scene) []*found
 	// silent tells that the rule lacks its evidence in this scene; nil: never.
 	silent func(*scene) bool
 }
 
-// rules are judged in this order, causes first.
-func rules() []rule {
-	return []rule{
-		{ids: []string{PortsSlow, PortsRunningOut, PortsExhausted}, judge: judgePorts, silent: func(s *scene) bool { return s.ns.Ports == nil }},
-		{ids: []string{BucketsNear}, judge: judgeBuckets, silent: func(s *scene) bool { return s.ns.TimeWait.BucketsLimit == nil }},
-		{ids: []string{BucketsOverflow}, judge: judgeOverflow, silent: func(s *scene) bool { _, ok := s.growth("TCPTimeWaitOverflow"); return !ok }},
-	}
+// found is a finding on its way: what is to be done is looked up once it is
+// known which finding is whose cause.
+type found struct {
+	snapshot.Finding
+	// situations choose the remedies, the first ones first.
+	situations []advice.Situation
+	cause      *found // what it follows from
+	// flow is the one that the finding is about, nil if it isn't about one.
+	flow *snapshot.Flow
 }
 
-// scene is one namespace in the newest report and what went before.
-type scene struct {
-	ns         *snapshot.Namespace
-	before     *snapshot.Namespace // the same namespace at the window's start; nil with a single look
-	seconds    float64             // between the two
-	at         time.Time
-	previous   []snapshot.Finding
-	thresholds Thresholds
+// depth is 0 for a root cause.
+func (f *found) depth() int {
+	if f.cause == nil {
+		return 0
+	}
+	return f.cause.depth() + 1
+}
+
+// rules are all there are, each family in its file.
+func rules() []rule {
+	return slices.Concat(portRules(), timeWaitRules())
+}
+
+// IDs are the findings that Judge can make, sorted.
+func IDs() []string {
+	var ids []string
+	for _, r := range rules() {
+		ids = append(ids, r.ids...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // Judge judges the last report of a window, oldest first, all of one host.
 // previous is what was found before; findings that still hold keep their
 // Since, and leave only when they are clear of their threshold.
-func Judge(window []*snapshot.Report, previous []snapshot.Finding, t Thresholds) Result {
+func Judge(window []*snapshot.Report, previous []snapshot.Finding, settings Settings) Result {
 	res := Result{Findings: []snapshot.Finding{}, Verdict: snapshot.Healthy, NotJudged: []string{}}
 	if len(window) == 0 {
 		return res
 	}
 	last := window[len(window)-1]
 	for _, ns := range last.Namespaces {
-		s := &scene{ns: ns, at: last.Time, previous: previous, thresholds: t}
-		s.before, s.seconds = earlier(window, ns)
+		s := newScene(window, ns, previous, settings)
+		var all []*found
 		for _, r := range rules() {
 			if r.silent != nil && r.silent(s) {
 				res.NotJudged = append(res.NotJudged, r.ids...)
 				continue
 			}
-			res.Findings = append(res.Findings, r.judge(s)...)
+			all = append(all, r.judge(s)...)
 		}
+		res.Findings = append(res.Findings, s.finish(all)...)
 	}
 	for i := range res.Findings {
-		carry(&res.Findings[i], previous, last.Time)
+		carry(&res.Findings[i], previous, last)
 		res.Verdict = worse(res.Verdict, res.Findings[i].Severity)
 	}
 	slices.SortStableFunc(res.Findings, func(a, b snapshot.Finding) int { return cmp.Compare(rank(b.Severity), rank(a.Severity)) })
@@ -79,46 +106,52 @@ func Judge(window []*snapshot.Report, previous []snapshot.Finding, t Thresholds)
 	return res
 }
 
-// earlier finds the namespace in the oldest report that it can be compared
-// with: same boot, same namespace.
-func earlier(window []*snapshot.Report, ns *snapshot.Namespace) (*snapshot.Namespace, float64) {
-	last := window[len(window)-1]
-	for _, r := range window[:len(window)-1] {
-		if r.BootID != last.BootID {
-			continue
+// finish says of each finding what it follows from and what to do, causes
+// first.
+func (s *scene) finish(all []*found) []snapshot.Finding {
+	link(s, all)
+	slices.SortStableFunc(all, func(a, b *found) int { return cmp.Compare(a.depth(), b.depth()) })
+	findings := make([]snapshot.Finding, 0, len(all))
+	for _, f := range all {
+		f.Namespace = s.ns.Name
+		if f.cause != nil {
+			f.BecauseOf = f.cause.ID
 		}
-		for _, old := range r.Namespaces {
-			if old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.Name == ns.Name {
-				return old, last.Uptime - r.Uptime
+		if f.Evidence == nil {
+			f.Evidence = []snapshot.Evidence{}
+		}
+		f.Recommendations = s.recommend(f)
+		findings = append(findings, f.Finding)
+	}
+	return findings
+}
+
+// recommend looks up what to do. What the cause of a finding recommends is not
+// said twice.
+func (s *scene) recommend(f *found) []snapshot.Recommendation {
+	list := []snapshot.Recommendation{}
+	if s.settings.Advice == nil {
+		return list
+	}
+	said := func(id string) bool {
+		has := func(r snapshot.Recommendation) bool { return r.ID == id }
+		return slices.ContainsFunc(list, has) || f.cause != nil && slices.ContainsFunc(f.cause.Recommendations, has)
+	}
+	for _, situation := range f.situations {
+		for _, r := range s.settings.Advice.Recommend(situation) {
+			if !said(r.ID) && len(list) < advice.MaxRecommendations {
+				list = append(list, r)
 			}
 		}
 	}
-	return nil, 0
+	return list
 }
 
-// growth is how much a cumulative counter grew in the window; false if that
-// can't be known.
-func (s *scene) growth(counter string) (uint64, bool) {
-	if s.before == nil {
-		return 0, false
-	}
-	was, ok1 := s.before.Counters[counter]
-	is, ok2 := s.ns.Counters[counter]
-	return is - was, ok1 && ok2 && is >= was
-}
-
-// held tells whether one of these findings about the subject was there
-// before, so that its threshold to leave applies and not the one to come.
-func (s *scene) held(subject snapshot.Subject, ids ...string) bool {
-	return slices.ContainsFunc(s.previous, func(f snapshot.Finding) bool {
-		return slices.Contains(ids, f.ID) && f.Namespace == s.ns.Name && f.Subject == subject
-	})
-}
-
-func carry(f *snapshot.Finding, previous []snapshot.Finding, now time.Time) {
-	f.Since = now
+// carry keeps the time since when a finding holds.
+func carry(f *snapshot.Finding, previous []snapshot.Finding, last *snapshot.Report) {
+	f.Since = last.Time
 	for _, p := range previous {
-		if p.ID == f.ID && p.Namespace == f.Namespace && p.Subject == f.Subject && !p.Since.IsZero() {
+		if p.ID == f.ID && p.Namespace == f.Namespace && identity(p.Subject) == identity(f.Subject) && !p.Since.IsZero() {
 			f.Since = p.Since
 		}
 	}

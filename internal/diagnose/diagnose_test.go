@@ -99,7 +99,7 @@ func TestRules(t *testing.T) {
 		{"a counter that restarted", []*snapshot.Report{host(0, overflow(2000)), host(3, overflow(1205))}, snapshot.Healthy, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			res := Judge(tt.window, nil, Thresholds{})
+			res := Judge(tt.window, nil, Settings{})
 			var got []string
 			for _, f := range res.Findings {
 				got = append(got, f.ID+": "+f.Summary)
@@ -119,20 +119,20 @@ func TestRules(t *testing.T) {
 
 // What a rule can't know it doesn't judge, and that is said.
 func TestNotJudged(t *testing.T) {
-	single := Judge([]*snapshot.Report{host(0, overflow(9))}, nil, Thresholds{})
+	single := Judge([]*snapshot.Report{host(0, overflow(9))}, nil, Settings{})
 	if diff := cmp.Diff([]string{BucketsOverflow}, single.NotJudged); diff != "" {
 		t.Errorf("a single look (-want +got):\n%s", diff)
 	}
 	blind := Judge([]*snapshot.Report{host(0, nil), host(3, func(n *snapshot.Namespace) {
 		n.Ports, n.TimeWait.BucketsLimit, n.Counters = nil, nil, nil
-	})}, nil, Thresholds{})
+	})}, nil, Settings{})
 	want := []string{PortsExhausted, PortsRunningOut, PortsSlow, BucketsNear, BucketsOverflow}
 	if diff := cmp.Diff(want, blind.NotJudged); diff != "" {
 		t.Errorf("no limits, no counters (-want +got):\n%s", diff)
 	}
 	rebooted := host(3, overflow(1205))
 	rebooted.BootID = "another"
-	if res := Judge([]*snapshot.Report{host(0, nil), rebooted}, nil, Thresholds{}); len(res.Findings) != 0 {
+	if res := Judge([]*snapshot.Report{host(0, nil), rebooted}, nil, Settings{}); len(res.Findings) != 0 {
 		t.Errorf("counters of two boots were compared: %+v", res.Findings)
 	}
 }
@@ -140,7 +140,7 @@ func TestNotJudged(t *testing.T) {
 // A load that hovers about a threshold neither flaps nor loses its start.
 func TestFindingsHold(t *testing.T) {
 	judge := func(at float64, free int, previous []snapshot.Finding) []snapshot.Finding {
-		return Judge([]*snapshot.Report{host(0, nil), host(at, client(free, nil))}, previous, Thresholds{}).Findings
+		return Judge([]*snapshot.Report{host(0, nil), host(at, client(free, nil))}, previous, Settings{}).Findings
 	}
 	first := judge(15, 14000, nil)
 	second := judge(30, 15000, first) // 47 % used: below the threshold, not clear of it
@@ -160,7 +160,7 @@ func TestThresholds(t *testing.T) {
 	if err := th.Set("ports_slow_ratio", 0.9); err != nil {
 		t.Fatal(err)
 	}
-	if res := Judge([]*snapshot.Report{host(3, client(10000, nil))}, nil, th); len(res.Findings) != 0 {
+	if res := Judge([]*snapshot.Report{host(3, client(10000, nil))}, nil, Settings{Thresholds: th}); len(res.Findings) != 0 {
 		t.Errorf("65 %% used below a threshold of 90 %%: %+v", res.Findings)
 	}
 	for name, value := range map[string]float64{"ports_slow_ratio": 1.5, "no_such": 1, "ports_running_out_seconds": -1} {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/draw"
 )
 
@@ -16,47 +17,54 @@ const (
 	PortsExhausted  = "ephemeral-ports-exhausted"
 )
 
+func portRules() []rule {
+	return []rule{{
+		ids:    []string{PortsSlow, PortsRunningOut, PortsExhausted},
+		judge:  judgePorts,
+		silent: func(s *scene) bool { return s.ns.Ports == nil },
+	}}
+}
+
 // judgePorts looks at each client flow's own ports: the kernel counts them
 // for each source address, destination address and destination port.
-func judgePorts(s *scene) []snapshot.Finding {
-	var found []snapshot.Finding
+func judgePorts(s *scene) []*found {
+	var all []*found
 	for i := range s.ns.Flows {
 		if f := &s.ns.Flows[i]; f.Ports != nil && f.Ports.Range > f.Ports.Reserved {
-			if finding, ok := judgeFlowPorts(s, f); ok {
-				found = append(found, finding)
+			if finding := judgeFlowPorts(s, f); finding != nil {
+				all = append(all, finding)
 			}
 		}
 	}
-	return found
+	return all
 }
 
-func judgeFlowPorts(s *scene, f *snapshot.Flow) (snapshot.Finding, bool) {
+func judgeFlowPorts(s *scene, f *snapshot.Flow) *found {
 	p, to := f.Ports, destination(f)
-	subject := snapshot.Subject{Side: f.Side, Device: f.Device, Local: f.Local, Remote: f.Remote, Port: f.Port, Service: f.Service}
 	all := p.Range - p.Reserved
 	used := 1 - float64(p.Free)/float64(all)
-	finding := snapshot.Finding{
-		Namespace: s.ns.Name, Subject: subject, Evidence: portEvidence(f), Recommendations: []snapshot.Recommendation{},
+	finding := &found{
+		Finding: snapshot.Finding{Subject: subject(f), Evidence: portEvidence(f)},
+		flow:    f, situations: []advice.Situation{s.situation(advice.Ports, f)},
 	}
-	soon := p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < s.thresholds.of(portsSeconds, false)
+	soon := p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < s.settings.Thresholds.of(portsSeconds, false)
 	switch {
 	case p.Free == 0:
 		finding.ID, finding.Severity = PortsExhausted, snapshot.Critical
 		finding.Summary = fmt.Sprintf("No port left from %s to %s: all %s are taken%s, and connect() fails with EADDRNOTAVAIL.",
 			f.Local, to, draw.Count(int64(all)), byTimeWait(f))
-	case used >= s.thresholds.of(portsRunningOut, s.held(subject, PortsRunningOut, PortsExhausted)), soon:
+	case used >= s.threshold(portsRunningOut, finding.Subject, PortsRunningOut, PortsExhausted), soon:
 		finding.ID, finding.Severity = PortsRunningOut, snapshot.Critical
 		finding.Summary = fmt.Sprintf("Ports from %s to %s run out: %s of %s left%s%s.",
 			f.Local, to, draw.Count(int64(p.Free)), draw.Count(int64(all)), byTimeWait(f), when(p))
-	case used > s.thresholds.of(portsSlow, s.held(subject, PortsSlow, PortsRunningOut, PortsExhausted)):
+	case used > s.threshold(portsSlow, finding.Subject, PortsSlow, PortsRunningOut, PortsExhausted):
 		finding.ID, finding.Severity = PortsSlow, snapshot.Warning
 		finding.Summary = fmt.Sprintf("connect() from %s to %s is in its slow half: %s of %s ports are taken%s%s.",
 			f.Local, to, draw.Count(int64(all-p.Free)), draw.Count(int64(all)), byTimeWait(f), when(p))
 	default:
-		return finding, false
+		return nil
 	}
-	finding.Recommendations = append(finding.Recommendations, reuseConnections(f))
-	return finding, true
+	return finding
 }
 
 func destination(f *snapshot.Flow) string {
@@ -102,23 +110,4 @@ func portEvidence(f *snapshot.Flow) []snapshot.Evidence {
 		e = append(e, snapshot.Evidence{What: "connections closed", Value: *f.CloseRate, Unit: "1/s", Source: "TIME_WAIT timers of inet_diag"})
 	}
 	return e
-}
-
-// reuseConnections is the first advice for every flow that runs out of ports:
-// fewer connections, not more ports.
-func reuseConnections(f *snapshot.Flow) snapshot.Recommendation {
-	return snapshot.Recommendation{
-		ID: "reuse-connections", Title: "Keep connections open and reuse them",
-		Do: "In the client of " + destination(f) +
-			", use a connection pool or HTTP keep-alive, so that requests share a few connections that stay open.",
-		Effect: "A connection that is not closed leaves no TIME_WAIT and gives no port away.",
-		Caveats: []string{
-			"All idle connections together (processes × pool size) must stay below what the server accepts.",
-			"The pool must drop idle connections sooner than the server, or a proxy on the way, does.",
-		},
-		References: []string{
-			"https://vincent.bernat.ch/en/blog/2014-tcp-time-wait-state-linux",
-			"https://blog.cloudflare.com/how-to-stop-running-out-of-ephemeral-ports-and-start-to-love-long-lived-connections/",
-		},
-	}
 }
