@@ -4,43 +4,90 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/draw"
 )
 
-// findings writes each finding: what, the numbers behind it, what to do.
+// findings writes each finding: what, the numbers behind it, what to do. What
+// follows from a finding stands under it, in short.
 func (p *page) findings(r *snapshot.Report) {
 	lead := leading(r)
-	for i := range r.Findings {
+	roots, follow := families(r.Findings)
+	for i, f := range roots {
 		if i == maxFindings {
 			p.blank()
-			p.paragraph(0, 0, p.Style.Dim, "And "+plural(len(r.Findings)-i, "more finding")+": --output=json has them all.")
+			p.paragraph(0, 0, p.Style.Dim, "And "+plural(len(roots)-i, "more finding")+": --output=json has them all.")
 			return
 		}
-		f := &r.Findings[i]
 		p.blank()
-		where := ""
-		if len(r.Namespaces) > 1 {
-			where = "in " + f.Namespace
-		}
-		if !f.Since.IsZero() && r.Time.Sub(f.Since) >= time.Second {
-			where = join(", ", where, "for "+draw.Duration(r.Time.Sub(f.Since).Seconds()))
-		}
-		if where != "" {
-			where = " (" + where + ")"
-		}
-		p.line(span{strings.ToUpper(string(f.Severity)), p.bold(p.colour(f.Severity))}, plain(" "), span{f.ID, p.Style.Bold}, plain(where))
+		p.heading(r, f)
 		// The leading one's summary is the verdict already.
-		if f != lead || r.Verdict != snapshot.Critical && r.Verdict != snapshot.Warning {
+		if f != lead || !headlined(r, f) {
 			p.paragraph(2, 0, nil, f.Summary)
 		}
-		if f.BecauseOf != "" {
+		if f.BecauseOf != "" { // of a cause that this report doesn't hold
 			p.paragraph(2, 2, p.Style.Dim, "follows from "+f.BecauseOf)
 		}
 		p.recommendations(f)
 		p.evidence(f)
+		for j, c := range follow[f] {
+			if j == maxFindings {
+				p.paragraph(2, 2, p.Style.Dim, "and "+plural(len(follow[f])-j, "more finding")+" that follow from it")
+				break
+			}
+			p.paragraph(2, 2, p.colour(c.Severity), "so "+c.ID+": "+c.Summary)
+			if p.Verbose {
+				p.recommendations(c)
+				p.evidence(c)
+			}
+		}
 	}
+}
+
+// families puts findings under the one that they follow from: the nearest of
+// that name, about the same subject if there is one.
+func families(findings []snapshot.Finding) (roots []*snapshot.Finding, follow map[*snapshot.Finding][]*snapshot.Finding) {
+	follow = map[*snapshot.Finding][]*snapshot.Finding{}
+	for i := range findings {
+		f := &findings[i]
+		var cause *snapshot.Finding
+		for j := range findings {
+			c := &findings[j]
+			if f.BecauseOf == "" || c == f || c.ID != f.BecauseOf || c.Namespace != f.Namespace || c.BecauseOf != "" {
+				continue
+			}
+			if same := c.Subject.Remote == f.Subject.Remote && c.Subject.Port == f.Subject.Port && c.Subject.Local == f.Subject.Local; same || cause == nil {
+				cause = c
+				if same {
+					break
+				}
+			}
+		}
+		if cause == nil {
+			roots = append(roots, f)
+			continue
+		}
+		follow[cause] = append(follow[cause], f)
+	}
+	return roots, follow
+}
+
+// heading names a finding, and since when it holds.
+func (p *page) heading(r *snapshot.Report, f *snapshot.Finding) {
+	where := ""
+	if len(r.Namespaces) > 1 {
+		where = "in " + f.Namespace
+	}
+	if !f.Since.IsZero() && r.Time.Sub(f.Since) >= time.Second {
+		where = join(", ", where, "for "+draw.Duration(r.Time.Sub(f.Since).Seconds()))
+	}
+	if where != "" {
+		where = " (" + where + ")"
+	}
+	p.line(span{strings.ToUpper(string(f.Severity)), p.bold(p.colour(f.Severity))}, plain(" "), span{f.ID, p.Style.Bold}, plain(where))
 }
 
 // evidence writes the numbers behind a finding: where each was read is for who
@@ -146,8 +193,21 @@ func (p *page) gaps(r *snapshot.Report) {
 			}
 		}
 	}
+	for _, g := range r.Limited[:min(len(r.Limited), maxGaps)] {
+		p.blank()
+		p.paragraph(0, 2, p.Style.Dim, "Not shown: "+g.Lost+". "+sentence(g.Error)+" "+sentence(g.Fix))
+	}
 	if len(r.NotJudged) > 0 {
 		p.blank()
 		p.paragraph(0, 2, p.Style.Dim, "Not judged, for want of evidence: "+strings.Join(r.NotJudged[:min(len(r.NotJudged), maxLines)], ", ")+".")
 	}
+}
+
+// sentence makes one of a text.
+func sentence(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	if size == 0 {
+		return ""
+	}
+	return string(unicode.ToUpper(first)) + strings.TrimSuffix(text[size:], ".") + "."
 }

@@ -201,7 +201,7 @@ func (p *page) numbersInWords(f *snapshot.Flow) string {
 // notes says what the columns can't: how long ports last, CLOSE_WAIT's ages,
 // the owners.
 func notes(f *snapshot.Flow) string {
-	var exhausted, blocked, lifetime, owners string
+	var exhausted, blocked, lifetime string
 	if ports := f.Ports; ports != nil {
 		switch {
 		case ports.Free <= 0:
@@ -216,17 +216,32 @@ func notes(f *snapshot.Flow) string {
 	if f.MeanLifetimeSeconds != nil && f.CloseRate != nil && *f.CloseRate >= 1 {
 		lifetime = "a connection lives " + draw.Duration(*f.MeanLifetimeSeconds)
 	}
-	for i, proc := range f.Processes {
-		if i == 3 {
-			owners = join(", ", owners, "and "+draw.Count(int64(len(f.Processes)-i))+" more")
+	return join("; ", exhausted, closeWaitNote(f), blocked, lifetime, owners(f))
+}
+
+// ownersShown is how many programs of a flow are named.
+const ownersShown = 3
+
+// owners says whose the flow's sockets are, as far as it is known.
+func owners(f *snapshot.Flow) string {
+	list := ""
+	for i := range f.Processes {
+		proc := &f.Processes[i]
+		if i == ownersShown {
+			list = join(", ", list, "and "+draw.Count(int64(len(f.Processes)-i))+" more")
 			break
 		}
-		owners = join(", ", owners, proc.Comm+" (pid "+strconv.Itoa(proc.PID)+", "+draw.Percent(proc.Share)+")")
+		who := "pid " + strconv.Itoa(proc.PID)
+		if proc.Count > 1 {
+			who = plural(proc.Count, "process")
+		}
+		if proc.By == snapshot.ByListener {
+			list = join(", ", list, proc.Comm+" ("+who+") listens")
+			continue
+		}
+		list = join(", ", list, "by "+proc.Comm+" ("+who+", "+draw.Percent(proc.Share)+")")
 	}
-	if owners != "" {
-		owners = "by " + owners
-	}
-	return join("; ", exhausted, closeWaitNote(f), blocked, lifetime, owners)
+	return list
 }
 
 func closeWaitNote(f *snapshot.Flow) string {
@@ -234,7 +249,7 @@ func closeWaitNote(f *snapshot.Flow) string {
 	if w.Sockets == 0 {
 		return ""
 	}
-	oldest, unread, unaccepted := "age unknown", "", ""
+	oldest, read, unread, unaccepted := "age unknown", "", "", ""
 	if w.OldestSeconds != nil {
 		oldest = "the oldest "
 		if w.OldestAtLeast {
@@ -242,13 +257,16 @@ func closeWaitNote(f *snapshot.Flow) string {
 		}
 		oldest += draw.Duration(*w.OldestSeconds)
 	}
+	if w.EOFRead > 0 {
+		read = number(int(w.EOFRead)) + " read to the end and not closed"
+	}
 	if w.Unread > 0 {
 		unread = number(int(w.Unread)) + " with unread data"
 	}
 	if w.Unaccepted > 0 {
 		unaccepted = number(int(w.Unaccepted)) + " never accepted"
 	}
-	return "CLOSE_WAIT: " + join(", ", oldest, unread, unaccepted)
+	return "CLOSE_WAIT: " + join(", ", oldest, read, unread, unaccepted)
 }
 
 func (p *page) noteColour(f *snapshot.Flow) func(string) string {

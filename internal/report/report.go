@@ -215,5 +215,8 @@ func plural(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
+	if strings.HasSuffix(thing, "s") {
+		return draw.Count(int64(n)) + " " + thing + "es"
+	}
 	return draw.Count(int64(n)) + " " + thing + "s"
 }

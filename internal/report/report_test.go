@@ -61,6 +61,7 @@ func TestText(t *testing.T) {
 		{"exhausted", exhausted(), Options{}},
 		{"exhausted-coloured", exhausted(), Options{Style: draw.Style{Color: true}}},
 		{"exhausted-ascii", exhausted(), Options{Style: draw.Style{ASCII: true}}},
+		{"harmless", harmlessLook(), Options{}},
 		{"survivors", survivors(), Options{}},
 		{"ipv6", ipv6(), Options{}},
 		{"hostile", hostile(), Options{}},
@@ -106,38 +107,49 @@ func storm() *snapshot.Report {
 	*f = flowTo("10.0.0.9", 6379, "redis", 25811, 31, 466.2)
 	f.Ports.SecondsToExhaustion = new(41)
 	f.MeanLifetimeSeconds = new(0.0041)
-	f.Processes = []snapshot.Process{{PID: 812, Comm: "php-fpm", Sockets: 30, Share: 0.96}, {PID: 44, Comm: "cron", Sockets: 1, Share: 0.03}}
+	f.Processes = []snapshot.Process{
+		{PID: 812, Count: 32, Comm: "php-fpm", Sockets: 24800, Share: 0.96, By: snapshot.ByCookie},
+		{PID: 44, Count: 1, Comm: "cron", Sockets: 1, Share: 0.03, By: snapshot.ByInode},
+	}
+	ns.Flows[1].Processes = []snapshot.Process{{PID: 77, Count: 1, Comm: "nginx", By: snapshot.ByListener}}
 	f.OpenedPerSecond = minute(func(s int) int { return s * s / 4 })
 	ns.Flows[1].States.CloseWait = 3
-	ns.Flows[1].CloseWait = snapshot.CloseWaitCount{Sockets: 3, OldestSeconds: new(7812.0), OldestAtLeast: true, Unread: 1}
+	ns.Flows[1].CloseWait = snapshot.CloseWaitCount{Sockets: 3, OldestSeconds: new(7812.0), OldestAtLeast: true, EOFRead: 2, Unread: 1}
 	ns.States.TimeWait, ns.States.CloseWait, ns.TimeWait.BucketsUsed = 25920, 3, 25921
 	ns.TimeWait.OpenedPerSecond, ns.TimeWait.CloseRate = f.OpenedPerSecond, new(468.0)
 	ns.Ports = &snapshot.PortPool{Range: 28232, BlockedListen: 2, BlockedParity: 5, Blocked: 7, BoundSeen: true}
 	ns.Omitted = snapshot.Omitted{Flows: 37, States: snapshot.States{TimeWait: 44, Established: 6}}
 	r.Verdict = snapshot.Critical
+	subject := snapshot.Subject{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 6379, Service: "redis", Process: "php-fpm"}
 	r.Findings = []snapshot.Finding{{
-		ID: "ephemeral-ports-running-out", Severity: snapshot.Critical, Namespace: "host", Since: r.Time.Add(-95 * time.Second),
-		Subject: snapshot.Subject{Side: snapshot.Client, Local: "10.0.0.5", Remote: "10.0.0.9", Port: 6379, Service: "redis"},
-		Summary: "Ports from 10.0.0.5 to 10.0.0.9:6379 (usually redis) run out: 2,390 of 28,232 left, 25,811 of them by closed connections in TIME_WAIT; at the present rate none is left in 41 s.",
+		ID: "short-connections-client", Severity: snapshot.Critical, Namespace: "host", Since: r.Time.Add(-95 * time.Second), Subject: subject,
+		Summary: "php-fpm opens a new connection to redis at 10.0.0.9:6379 for every request (466/s, each lives 4.1 ms); 92 % of the ports to it are taken, and none is left in 41 s.",
 		Evidence: []snapshot.Evidence{
-			{What: "free ports", Value: 2390, Unit: "ports", Source: "inet_diag, ip_local_port_range, ip_local_reserved_ports"},
 			{What: "connections closed", Value: 466.2, Unit: "1/s", Source: "TIME_WAIT timers of inet_diag"},
-			{What: "share in use", Value: 0.9153, Unit: "ratio", Source: "computed"},
-			{What: "time left", Value: 41, Unit: "seconds", Source: "computed"},
+			{What: "mean lifetime", Value: 0.0041, Unit: "seconds", Source: "computed"},
 		},
 		Recommendations: []snapshot.Recommendation{
 			{
-				ID: "go-redis-pool", Title: "Keep connections open and reuse them",
-				Do:      "In the client of 10.0.0.9:6379 (usually redis), use a connection pool, so that requests share a few connections that stay open.",
+				ID: "phpredis-pconnect", Title: "PHP - keep redis connections over requests",
+				Do:      "Connect with pconnect(), so that a worker keeps its connection.",
 				Snippet: "[www]\n; a pool of connections that outlives the request\nredis.pconnect.pooling_enabled = 1\t; and a comment that goes on beyond the eightieth column\n",
 				Effect:  "A connection that is not closed leaves no TIME_WAIT.", Caveats: []string{"All idle connections together must stay below what the server accepts."},
 				References: []string{"https://blog.cloudflare.com/how-to-stop-running-out-of-ephemeral-ports-and-start-to-love-long-lived-connections/"},
 			},
-			{ID: "more-ports", Title: "Until then widen ip_local_port_range", Do: "A wider range lasts longer."},
+			{ID: "unix-socket", Title: "A Unix socket for a server on this host", Do: "It has no ports."},
 		},
 	}, {
-		ID: "short-connections-client", Severity: snapshot.Warning, Namespace: "host", BecauseOf: "ephemeral-ports-running-out",
-		Summary: "466 connections a second to 10.0.0.9:6379 live 4 ms each.",
+		ID: "ephemeral-ports-running-out", Severity: snapshot.Critical, Namespace: "host", BecauseOf: "short-connections-client", Subject: subject,
+		Summary: "Ports from 10.0.0.5 to redis at 10.0.0.9:6379 run out: 2,390 of 28,232 left, 25,811 of them by closed connections in TIME_WAIT; at the present rate none is left in 41 s.",
+		Evidence: []snapshot.Evidence{
+			{What: "free ports", Value: 2390, Unit: "ports", Source: "inet_diag, ip_local_port_range, ip_local_reserved_ports"},
+			{What: "share in use", Value: 0.9153, Unit: "ratio", Source: "computed"},
+		},
+		Recommendations: []snapshot.Recommendation{{ID: "more-ports", Title: "Until then widen ip_local_port_range", Do: "A wider range lasts longer."}},
+	}, {
+		ID: "close-wait-leak", Severity: snapshot.Warning, Namespace: "host",
+		Summary:  "nginx (pid 77) holds 3 sockets that their clients have closed, the oldest for 2 h 10 min at least.",
+		Evidence: []snapshot.Evidence{{What: "CLOSE_WAIT", Value: 3, Unit: "sockets", Source: "inet_diag"}},
 	}}
 	return r
 }
@@ -147,10 +159,20 @@ func exhausted() *snapshot.Report {
 	f := &r.Namespaces[0].Flows[0]
 	f.States.TimeWait, f.States.SynSent = 28200, 1
 	f.Ports.Used, f.Ports.Free, f.Ports.SecondsToExhaustion = 28232, 0, nil
-	r.Findings = r.Findings[:1]
-	r.Findings[0].ID = "ephemeral-ports-exhausted"
+	r.Findings = r.Findings[1:2]
+	r.Findings[0].ID, r.Findings[0].BecauseOf = "ephemeral-ports-exhausted", "something-unknown"
 	r.Findings[0].Summary = "No port left from 10.0.0.5 to 10.0.0.9:6379 (usually redis): all 28,232 are taken, and connect() fails with EADDRNOTAVAIL."
 	r.Findings[0].Evidence[0].Value = 0
+	return r
+}
+
+// harmlessLook is many TIME_WAIT, and no reason to act.
+func harmlessLook() *snapshot.Report {
+	r := healthy()
+	r.Findings = []snapshot.Finding{{
+		ID: "time-wait-harmless", Severity: snapshot.Info, Namespace: "host",
+		Summary: "5,000 TIME_WAIT, and no reason to act: they are on port 443, where this host listens, so they take no port.",
+	}}
 	return r
 }
 
@@ -215,6 +237,10 @@ func incompleteLook() *snapshot.Report {
 	r.Incomplete = []snapshot.Gap{{
 		Stage: "limits", Namespace: "host", Error: "open /proc/sys/net/ipv4: permission denied",
 		Lost: "the kernel's limits: ports and buckets can't be compared with anything", Fix: "check that /proc/sys/net is readable",
+	}}
+	r.Limited = []snapshot.Gap{{
+		Stage: "owner", Error: "descriptors of other users' processes can't be read",
+		Lost: "the processes of other users' sockets", Fix: "grant CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root",
 	}}
 	r.NotJudged = []string{"ephemeral-ports-exhausted", "ephemeral-ports-running-out", "ephemeral-ports-slow", "time-wait-buckets-near-limit"}
 	return r

@@ -36,7 +36,7 @@ const (
 
 func (p *page) sockets(rows []snapshot.Socket) {
 	cells := make([][]string, len(rows)+1)
-	cells[0] = []string{"STATE", "LOCAL", "REMOTE", "AGE/TIMER", "RECV-Q", "SEND-Q", "UID", "INODE"}
+	cells[0] = []string{"STATE", "LOCAL", "REMOTE", "AGE/TIMER", "RECV-Q", "SEND-Q", "UID", "PROCESS"}
 	ownerless := false
 	for i, s := range rows {
 		local, state := s.Local, strings.ToUpper(s.State)
@@ -46,13 +46,16 @@ func (p *page) sockets(rows []snapshot.Socket) {
 		if state == "ESTABLISHED" {
 			state = "ESTAB"
 		}
-		uid, inode := "–", "–"
-		if s.UID != nil && s.Inode != 0 {
-			uid, inode = strconv.Itoa(int(*s.UID)), strconv.Itoa(int(s.Inode))
-		} else {
+		uid, process := "–", "–"
+		switch {
+		case s.UID == nil || s.Inode == 0:
 			ownerless = true
+		case s.PID == 0:
+			uid, process = strconv.Itoa(int(*s.UID)), "inode "+strconv.Itoa(int(s.Inode))
+		default:
+			uid, process = strconv.Itoa(int(*s.UID)), s.Comm+" ("+strconv.Itoa(s.PID)+")"
 		}
-		cells[i+1] = []string{state, local, s.Remote, age(s), strconv.Itoa(int(s.RecvQ)), strconv.Itoa(int(s.SendQ)), uid, inode}
+		cells[i+1] = []string{state, local, s.Remote, age(s), strconv.Itoa(int(s.RecvQ)), strconv.Itoa(int(s.SendQ)), uid, process}
 	}
 	p.table(cells)
 	if ownerless {

@@ -12,7 +12,7 @@ func TestSockets(t *testing.T) {
 	short := []snapshot.Socket{
 		{State: "time_wait", Local: "10.0.0.5:43212", Remote: "10.0.0.9:6379", AgeSeconds: new(12.3)},
 		{State: "close_wait", Local: "10.0.0.5:443", Remote: "10.0.7.2:51022", AgeSeconds: new(7812.0), AgeAtLeast: true, RecvQ: 1, UID: new(uint32(33)), Inode: 918273},
-		{State: "established", Local: "10.0.0.5:443", Remote: "10.0.7.2:51023", Timer: "keepalive", TimerSeconds: new(7200.0), SendQ: 1448, UID: new(uint32(33)), Inode: 918274},
+		{State: "established", Local: "10.0.0.5:443", Remote: "10.0.7.2:51023", Timer: "keepalive", TimerSeconds: new(7200.0), SendQ: 1448, UID: new(uint32(33)), Inode: 918274, PID: 77, Comm: "nginx"},
 		{State: "listen", Local: "0.0.0.0:443", UID: new(uint32(0)), Inode: 7},
 		{State: "close_wait", Local: "10.0.0.5:443", Remote: "10.0.7.3:51023", RecvQ: 312, UID: new(uint32(0))},
 	}

@@ -43,15 +43,26 @@ func (p *page) verdict(r *snapshot.Report) {
 
 const incomplete = "INCOMPLETE"
 
+// harmless is the finding that is good news: then it is the verdict's sentence.
+const harmless = "time-wait-harmless"
+
+// headlined tells whether the leading finding's summary stands as the verdict.
+func headlined(r *snapshot.Report, lead *snapshot.Finding) bool {
+	_, sentence := headline(r)
+	return strings.HasPrefix(sentence, strings.TrimSuffix(lead.Summary, "."))
+}
+
 // headline is the verdict's word and its sentence.
 func headline(r *snapshot.Report) (word, sentence string) {
 	lead := leading(r)
 	switch {
+	case lead != nil && len(r.Incomplete) == 0 && r.Verdict == snapshot.Healthy && lead.ID == harmless:
+		return strings.ToUpper(string(r.Verdict)), strings.TrimSuffix(lead.Summary, ".")
 	case lead != nil && (r.Verdict == snapshot.Critical || r.Verdict == snapshot.Warning):
 		sentence = strings.TrimSuffix(lead.Summary, ".")
 		others := 0
 		for i := range r.Findings {
-			if f := &r.Findings[i]; f != lead && f.Severity != snapshot.Info {
+			if f := &r.Findings[i]; f != lead && f.Severity != snapshot.Info && f.BecauseOf == "" {
 				others++
 			}
 		}
