@@ -61,13 +61,13 @@ func orders() []string {
 	return []string{"fix", "reuse", "unix-socket", "more-tuples", "wider-range", "tw-reuse", "limit", "never"}
 }
 
-func addService(r *reader, l *Library, n *yaml.Node) {
+func addService(r *reader, e *entries, n *yaml.Node) {
 	s := &Service{operators: r.operators, at: r.origin(n)}
 	if !r.decode(n, s) {
 		return
 	}
 	var there *origin
-	if o := l.service(s.ID); o != nil {
+	if o := serviceOf(e.services, s.ID); o != nil {
 		there = &o.at
 	}
 	r.id(n, s.ID, there)
@@ -76,28 +76,28 @@ func addService(r *reader, l *Library, n *yaml.Node) {
 		r.fail(n, "ports", "missing: give its ports, or programs that speak only this")
 	}
 	for _, p := range s.Ports {
-		other := slices.IndexFunc(l.services, func(o *Service) bool { return slices.Contains(o.Ports, p) })
+		other := slices.IndexFunc(e.services, func(o *Service) bool { return slices.Contains(o.Ports, p) })
 		switch {
 		case p == 0:
 			r.fail(n, "ports", "0 is no port: want 1 to 65535")
-		case other >= 0 && !l.services[other].operators:
-			r.fail(n, "ports", "port %d stands for %s already: list it under shared_ports of both", p, l.services[other].ID)
+		case other >= 0 && !e.services[other].operators:
+			r.fail(n, "ports", "port %d stands for %s already: list it under shared_ports of both", p, e.services[other].ID)
 		case other >= 0 && r.operators:
-			r.fail(n, "ports", "port %d stands for %s already", p, l.services[other].ID)
+			r.fail(n, "ports", "port %d stands for %s already", p, e.services[other].ID)
 		case other >= 0: // an operator's word on a port goes before ours
 			s.Ports = slices.DeleteFunc(slices.Clone(s.Ports), func(o uint16) bool { return o == p })
 		}
 	}
-	l.services = append(l.services, s)
+	e.services = append(e.services, s)
 }
 
-func addRuntime(r *reader, l *Library, n *yaml.Node) {
+func addRuntime(r *reader, e *entries, n *yaml.Node) {
 	t := &Runtime{at: r.origin(n)}
 	if !r.decode(n, t) {
 		return
 	}
 	var there *origin
-	if o := l.runtime(t.ID); o != nil {
+	if o := runtimeOf(e.runtimes, t.ID); o != nil {
 		there = &o.at
 	}
 	r.id(n, t.ID, there)
@@ -114,17 +114,17 @@ func addRuntime(r *reader, l *Library, n *yaml.Node) {
 			r.fail(n, "", "%s is no pattern", quote(p))
 		}
 	}
-	l.runtimes = append(l.runtimes, t)
+	e.runtimes = append(e.runtimes, t)
 }
 
-func addRemedy(r *reader, l *Library, n *yaml.Node) {
+func addRemedy(r *reader, e *entries, n *yaml.Node) {
 	m := &Remedy{operators: r.operators, at: r.origin(n)}
 	if !r.decode(n, m) {
 		return
 	}
 	var there *origin
-	if i := slices.IndexFunc(l.remedies, func(o *Remedy) bool { return o.ID == m.ID }); i >= 0 {
-		there = &l.remedies[i].at
+	if i := slices.IndexFunc(e.remedies, func(o *Remedy) bool { return o.ID == m.ID }); i >= 0 {
+		there = &e.remedies[i].at
 	}
 	r.id(n, m.ID, there)
 	r.references(n, m.References)
@@ -155,7 +155,7 @@ func addRemedy(r *reader, l *Library, n *yaml.Node) {
 		r.sysctl(field(n, "sysctls"), &m.Sysctls[i])
 	}
 	r.templates(n, m)
-	l.remedies = append(l.remedies, m)
+	e.remedies = append(e.remedies, m)
 }
 
 func (r *reader) sysctl(n *yaml.Node, s *Sysctl) {
@@ -171,16 +171,19 @@ func (r *reader) sysctl(n *yaml.Node, s *Sysctl) {
 	if !slices.Contains([]string{"safe", "unsafe", "host"}, s.Kubernetes) {
 		r.fail(n, "sysctls: kubernetes", "%s: want safe, unsafe or host", quote(s.Kubernetes))
 	}
+	if _, ok := parseVersion(s.KubernetesSince); s.KubernetesSince != "" && (!ok || strings.Trim(s.KubernetesSince, "0123456789.") != "") {
+		r.fail(n, "sysctls: kubernetes_since", "%s: want a version such as 1.27", quote(s.KubernetesSince))
+	}
 }
 
-func addTopic(r *reader, l *Library, n *yaml.Node) {
+func addTopic(r *reader, e *entries, n *yaml.Node) {
 	t := &Topic{at: r.origin(n)}
 	if !r.decode(n, t) {
 		return
 	}
 	var there *origin
-	if i := slices.IndexFunc(l.topics, func(o *Topic) bool { return o.ID == t.ID }); i >= 0 {
-		there = &l.topics[i].at
+	if i := slices.IndexFunc(e.topics, func(o *Topic) bool { return o.ID == t.ID }); i >= 0 {
+		there = &e.topics[i].at
 	}
 	r.id(n, t.ID, there)
 	r.references(n, t.References)
@@ -193,20 +196,20 @@ func addTopic(r *reader, l *Library, n *yaml.Node) {
 			r.fail(field(n, "formulas"), "formulas", "%s is unknown", quote(f))
 		}
 	}
-	l.topics = append(l.topics, t)
+	e.topics = append(e.topics, t)
 }
 
 // groups are the shelves of topics, in the order that they are listed.
 func groups() []string { return []string{"states", "handshakes", "ports", "limits", "practice"} }
 
-func addFinding(r *reader, l *Library, n *yaml.Node) {
+func addFinding(r *reader, e *entries, n *yaml.Node) {
 	f := &Finding{at: r.origin(n)}
 	if !r.decode(n, f) {
 		return
 	}
 	var there *origin
-	if i := slices.IndexFunc(l.findings, func(o *Finding) bool { return o.ID == f.ID }); i >= 0 {
-		there = &l.findings[i].at
+	if i := slices.IndexFunc(e.findings, func(o *Finding) bool { return o.ID == f.ID }); i >= 0 {
+		there = &e.findings[i].at
 	}
 	r.id(n, f.ID, there)
 	r.now(n, f.Now)
@@ -218,7 +221,7 @@ func addFinding(r *reader, l *Library, n *yaml.Node) {
 	if len(f.Patterns) == 0 && f.None == "" {
 		r.fail(n, "no_remedy", "missing: without patterns, say why there is nothing to do")
 	}
-	l.findings = append(l.findings, f)
+	e.findings = append(e.findings, f)
 }
 
 func (r *reader) origin(n *yaml.Node) origin { return origin{r.file.Name, n.Line} }
@@ -239,6 +242,9 @@ func (r *reader) id(n *yaml.Node, id string, there *origin) {
 
 // references holds every source to having an address that leads somewhere.
 func (r *reader) references(n *yaml.Node, refs []Reference) {
+	if !r.strict {
+		return
+	}
 	list := field(n, "references")
 	for i, ref := range refs {
 		u, err := url.Parse(ref.URL)
@@ -261,51 +267,45 @@ func (r *reader) now(n *yaml.Node, names []string) {
 	}
 }
 
-// check holds entries that name each other to naming what is there, as far as
-// that was read.
-func (l *Library) check() error {
-	ids := map[string]map[string]bool{}
-	add := func(kind, id string) {
-		if ids[kind] == nil {
-			ids[kind] = map[string]bool{}
-		}
-		ids[kind][id] = true
-	}
-	for _, i := range l.IDs() {
-		add(i.Kind, i.ID)
-		add("entry", i.ID)
-	}
+// check holds entries that name each other to naming what is there. Topics and
+// findings, which no file may add to, are checked on demand.
+func (l *Library) check(lessons bool) error {
+	runtimes, services, families := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, r := range l.runtimes {
-		add("runtime or family", r.ID)
-		add("runtime or family", r.Family)
+		runtimes[r.ID], families[r.ID], families[r.Family] = true, true, true
+	}
+	for _, s := range l.services {
+		services[s.ID] = true
 	}
 	var errs []error
-	want := func(at origin, entry, key, kind string, names []string) {
+	want := func(at origin, key, kind string, there map[string]bool, names ...string) {
 		for _, id := range names {
-			if !ids[kind][id] {
-				errs = append(errs, &DataError{File: at.file, Line: at.line, Key: entry + ": " + key, Want: fmt.Sprintf("there is no %s %s", kind, quote(id))})
+			if !there[id] {
+				errs = append(errs, &DataError{File: at.file, Line: at.line, Key: key, Want: fmt.Sprintf("there is no %s %s", kind, quote(id))})
 			}
 		}
 	}
-	if slices.Contains(l.subjects, "runtimes") {
-		for _, s := range l.services {
-			want(s.at, "services: "+s.ID, "programs", KindRuntime, slices.Concat(s.Programs, s.PortPrograms))
-		}
-	}
 	for _, s := range l.services {
+		want(s.at, "services: "+s.ID+": programs", KindRuntime, runtimes, slices.Concat(s.Programs, s.PortPrograms)...)
 		if s.Like != "" {
-			want(s.at, "services: "+s.ID, "like", KindService, []string{s.Like})
+			want(s.at, "services: "+s.ID+": like", KindService, services, s.Like)
 		}
 	}
-	for _, m := range l.remedies {
-		want(m.at, "remedies: "+m.ID, "when: runtimes", "runtime or family", m.When.Runtimes)
-		want(m.at, "remedies: "+m.ID, "when: services", KindService, m.When.Services)
+	for _, m := range l.allRemedies() {
+		want(m.at, "remedies: "+m.ID+": when: runtimes", "runtime or family", families, m.When.Runtimes...)
+		want(m.at, "remedies: "+m.ID+": when: services", KindService, services, m.When.Services...)
 	}
-	for _, t := range l.topics {
-		want(t.at, "topics: "+t.ID, "see", "entry", t.See)
-	}
-	for _, f := range l.findings {
-		want(f.at, "findings: "+f.ID, "see", "entry", f.See)
+	if lessons {
+		all := map[string]bool{}
+		for _, i := range l.IDs() {
+			all[i.ID] = true
+		}
+		for _, t := range l.teaches().topics {
+			want(t.at, "topics: "+t.ID+": see", "entry", all, t.See...)
+		}
+		for _, f := range l.teaches().findings {
+			want(f.at, "findings: "+f.ID+": see", "entry", all, f.See...)
+		}
 	}
 	return errors.Join(errs...)
 }

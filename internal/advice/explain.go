@@ -58,13 +58,13 @@ type ID struct {
 // the library's order.
 func (l *Library) IDs() []ID {
 	var ids []ID
-	for _, f := range l.findings {
+	for _, f := range l.teaches().findings {
 		ids = append(ids, ID{f.ID, KindFinding, "", f.Title})
 	}
-	for _, t := range l.topics {
+	for _, t := range l.teaches().topics {
 		ids = append(ids, ID{t.ID, KindTopic, t.Group, t.Title})
 	}
-	for _, m := range l.remedies {
+	for _, m := range l.allRemedies() {
 		ids = append(ids, ID{m.ID, KindRemedy, "", m.Title})
 	}
 	for _, s := range l.services {
@@ -131,8 +131,9 @@ func (t *Text) show(heading, verbatim string) {
 }
 
 func (l *Library) findingText(t *Text) {
-	i := slices.IndexFunc(l.findings, func(f *Finding) bool { return f.ID == t.ID })
-	f := l.findings[i]
+	findings := l.teaches().findings
+	i := slices.IndexFunc(findings, func(f *Finding) bool { return f.ID == t.ID })
+	f := findings[i]
 	t.Says, t.NowAsks, t.See = oneParagraph(f.Says), f.Now, append(t.See, f.See...)
 	t.say("Why it matters", f.Why)
 	t.say("How it is told", f.Evidence)
@@ -152,7 +153,7 @@ func (l *Library) findingText(t *Text) {
 // remediesFor are those for some of the patterns, best first.
 func (l *Library) remediesFor(patterns []string) []*Remedy {
 	var found []*Remedy
-	for _, m := range l.remedies {
+	for _, m := range l.allRemedies() {
 		if slices.ContainsFunc(m.When.Patterns, func(p string) bool { return slices.Contains(patterns, p) }) {
 			found = append(found, m)
 		}
@@ -162,8 +163,9 @@ func (l *Library) remediesFor(patterns []string) []*Remedy {
 }
 
 func (l *Library) topicText(t *Text) {
-	i := slices.IndexFunc(l.topics, func(o *Topic) bool { return o.ID == t.ID })
-	o := l.topics[i]
+	topics := l.teaches().topics
+	i := slices.IndexFunc(topics, func(o *Topic) bool { return o.ID == t.ID })
+	o := topics[i]
 	t.Says, t.NowAsks, t.See, t.References = oneParagraph(o.Says), o.Now, append(t.See, o.See...), o.References
 	t.Drawing = strings.Trim(o.Drawing, "\n")
 	t.say("Who is in it", o.Who)
@@ -182,23 +184,24 @@ func (l *Library) topicText(t *Text) {
 }
 
 func (l *Library) remedyText(t *Text) {
-	i := slices.IndexFunc(l.remedies, func(m *Remedy) bool { return m.ID == t.ID })
-	m := l.remedies[i]
+	remedies := l.allRemedies()
+	i := slices.IndexFunc(remedies, func(m *Remedy) bool { return m.ID == t.ID })
+	m := remedies[i]
 	s := sample()
 	if service := l.service(strings.Join(m.When.Services[:min(1, len(m.When.Services))], "")); service != nil && len(service.Ports) > 0 {
 		s.Remote = netip.AddrPortFrom(s.Remote.Addr(), service.Ports[0])
 	}
-	d := s.fill()
-	t.Says, t.References = oneParagraph(m.text(m.texts.do, d)), m.References
+	d, texts := s.fill(), m.texts()
+	t.Says, t.References = oneParagraph(m.text(texts.do, d)), m.References
 	t.say("For", m.purpose()...)
-	snippet := m.text(m.texts.snippet, d)
-	if len(m.texts.sysctls) > 0 {
+	snippet := m.text(texts.snippet, d)
+	if len(texts.sysctls) > 0 {
 		snippet = m.sysctlSnippet(d)
 	}
 	t.show("With sample numbers: 470/s, 50 ms each, 4 processes, 28,000 TIME_WAIT", snippet)
-	t.say("Effect, with these numbers", m.text(m.texts.effect, d))
+	t.say("Effect, with these numbers", m.text(texts.effect, d))
 	var caveats []string
-	for _, c := range m.texts.caveats {
+	for _, c := range texts.caveats {
 		caveats = append(caveats, m.text(c, d))
 	}
 	t.say("But", append(caveats, m.sysctlCaveats(d)...)...)
@@ -236,7 +239,7 @@ func (l *Library) serviceText(t *Text) {
 	t.say("Idle timeouts that break pools", s.Idle)
 	t.say("How many connections it takes", s.Limit)
 	t.say("But", s.Caveats...)
-	for _, m := range l.remedies {
+	for _, m := range l.allRemedies() {
 		if slices.Contains(m.When.Services, s.ID) {
 			t.See = append(t.See, m.ID)
 		}
@@ -266,7 +269,7 @@ func (l *Library) runtimeText(t *Text) {
 		}
 	}
 	t.say("How a process is told", told...)
-	for _, m := range l.remedies {
+	for _, m := range l.allRemedies() {
 		if slices.Contains(m.When.Runtimes, r.ID) || slices.Contains(m.When.Runtimes, r.Family) {
 			t.See = append(t.See, m.ID)
 		}

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 )
 
 //go:embed data
-var embedded embed.FS
+var files embed.FS
 
 // A File is YAML in the schema of the embedded data, such as an operator's
 // own services and remedies. Name stands in errors.
@@ -92,7 +93,7 @@ type Remedy struct {
 	References   []Reference `yaml:"references"`
 
 	at        origin
-	texts     texts
+	texts     func() *texts // parsed at the first call, once
 	operators bool
 }
 
@@ -114,6 +115,8 @@ type Sysctl struct {
 	Present    string `yaml:"present"`
 	Reach      string `yaml:"reach"`      // namespace, host
 	Kubernetes string `yaml:"kubernetes"` // safe, unsafe, host
+	// KubernetesSince is the version from which it is safe, "" if always.
+	KubernetesSince string `yaml:"kubernetes_since"`
 }
 
 // A Topic is something that explain teaches: a state, a handshake, a myth.
@@ -159,82 +162,123 @@ type origin struct {
 	line int
 }
 
-// A Library is all knowledge, immutable.
-type Library struct {
-	subjects []string // what was read
-	strict   bool     // check the embedded files as hard as an operator's
+// Entries are what was read, in the order that they stood in.
+type entries struct {
 	services []*Service
 	runtimes []*Runtime
 	remedies []*Remedy
 	topics   []*Topic
 	findings []*Finding
+	strict   bool // check the embedded files as hard as an operator's
 }
 
-// Load reads the embedded data and the extra files, which may add services and
-// remedies. The error joins one [*DataError] for each thing wrong. It takes
-// some ten milliseconds: once in a process is enough.
+// A Library is all knowledge, immutable and safe for concurrent use. Services
+// and runtimes are in memory from the start. The remedies are read when the
+// first one is asked for, topics and findings when the first text is: a pass
+// that finds nothing pays for neither.
+type Library struct {
+	services []*Service
+	runtimes []*Runtime
+	// The two ask the embedded files once, and answer the same ever after.
+	remedies func() ([]*Remedy, error)
+	lessons  func() (lessons, error)
+}
+
+type lessons struct {
+	topics   []*Topic
+	findings []*Finding
+}
+
+// Load reads the extra files, which may add services and remedies, and of the
+// embedded data what is needed at once. The error joins one [*DataError] for
+// each thing wrong. It takes some 2 ms, and with extra files some 7: once in a
+// process is enough.
 func Load(extra ...File) (*Library, error) {
-	return load([]string{"runtimes", "services", "remedies", "topics", "findings"}, extra)
+	return load(extra, false)
 }
 
-func load(subjects []string, extra []File) (*Library, error) {
-	return (&Library{subjects: subjects}).load(extra)
-}
-
-func (l *Library) load(extra []File) (*Library, error) {
+func load(extra []File, strict bool) (*Library, error) {
 	var errs []error
+	base := entries{strict: strict}
 	// An operator's entries come first, so that they win where both fit.
 	for _, f := range extra {
-		errs = append(errs, l.add(f, true))
+		errs = append(errs, base.add(f, true))
 	}
-	own, err := embeddedFiles(l.subjects)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range own {
-		errs = append(errs, l.add(f, false))
-	}
+	errs = append(errs, base.embedded("runtimes"), base.embedded("services"))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if err := l.check(); err != nil {
+	l := &Library{services: base.services, runtimes: base.runtimes}
+	l.remedies = sync.OnceValues(func() ([]*Remedy, error) {
+		e := base
+		err := e.embedded("remedies")
+		return e.remedies, err
+	})
+	l.lessons = sync.OnceValues(func() (lessons, error) {
+		e := base
+		err := errors.Join(e.embedded("topics"), e.embedded("findings"))
+		return lessons{e.topics, e.findings}, err
+	})
+	if len(extra) == 0 && !strict {
+		return l, nil // a test has checked the rest, so that reading it can't fail
+	}
+	if _, err := l.remedies(); err != nil {
 		return nil, err
 	}
-	return l, nil
+	if strict {
+		if _, err := l.lessons(); err != nil {
+			return nil, err
+		}
+	}
+	return l, l.check(strict)
 }
 
-// embeddedFiles are sorted by name within a subject: their order is the
+// embedded reads the files of one subject, sorted by name: their order is the
 // library's.
-func embeddedFiles(subjects []string) ([]File, error) {
-	var files []File
-	for _, subject := range subjects {
-		names, err := fs.Glob(embedded, "data/"+subject+"/*.yaml")
+func (e *entries) embedded(subject string) error {
+	names, err := fs.Glob(files, "data/"+subject+"/*.yaml")
+	if err != nil {
+		return fmt.Errorf("advice: %w", err)
+	}
+	var errs []error
+	for _, name := range names {
+		data, err := files.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("advice: %w", err)
+			return fmt.Errorf("advice: %w", err)
 		}
-		for _, name := range names {
-			data, err := embedded.ReadFile(name)
-			if err != nil {
-				return nil, fmt.Errorf("advice: %w", err)
-			}
-			files = append(files, File{Name: name, Data: data})
-		}
+		errs = append(errs, e.add(File{Name: name, Data: data}, false))
 	}
-	return files, nil
+	return errors.Join(errs...)
 }
 
-func (l *Library) runtime(id string) *Runtime {
-	i := slices.IndexFunc(l.runtimes, func(r *Runtime) bool { return r.ID == id })
+// allRemedies are the operator's, then the embedded ones.
+func (l *Library) allRemedies() []*Remedy {
+	remedies, _ := l.remedies()
+	return remedies
+}
+
+// teaches are the topics and the findings.
+func (l *Library) teaches() lessons {
+	lessons, _ := l.lessons()
+	return lessons
+}
+
+func (l *Library) runtime(id string) *Runtime { return runtimeOf(l.runtimes, id) }
+
+func (l *Library) service(id string) *Service { return serviceOf(l.services, id) }
+
+func runtimeOf(all []*Runtime, id string) *Runtime {
+	i := slices.IndexFunc(all, func(r *Runtime) bool { return r.ID == id })
 	if i < 0 {
 		return nil
 	}
-	return l.runtimes[i]
+	return all[i]
 }
 
-func (l *Library) service(id string) *Service {
-	i := slices.IndexFunc(l.services, func(s *Service) bool { return s.ID == id })
+func serviceOf(all []*Service, id string) *Service {
+	i := slices.IndexFunc(all, func(s *Service) bool { return s.ID == id })
 	if i < 0 {
 		return nil
 	}
-	return l.services[i]
+	return all[i]
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,7 +35,7 @@ func golden(t *testing.T, name, got string) {
 // The embedded data is held to all that an operator's files are held to; at run
 // time that is not done again.
 func TestEmbeddedDataIsInOrder(t *testing.T) {
-	l, err := (&Library{subjects: []string{"runtimes", "services", "remedies", "topics", "findings"}, strict: true}).load(nil)
+	l, err := load(nil, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func TestEmbeddedDataIsInOrder(t *testing.T) {
 			t.Errorf("no remedy for the pattern %s", pattern)
 		}
 	}
-	for _, f := range l.findings {
+	for _, f := range l.teaches().findings {
 		if !slices.Contains(Findings(), f.ID) {
 			t.Errorf("the finding %s is not in Findings", f.ID)
 		}
@@ -72,6 +73,42 @@ func TestTopicsThere(t *testing.T) {
 	} {
 		if texts := l.Explain(KindTopic + ":" + id); len(texts) != 1 {
 			t.Errorf("no topic %s", id)
+		}
+	}
+}
+
+// A library is read in parts when it is used; who comes first doesn't matter.
+func TestLoadedByMany(t *testing.T) {
+	l := loaded(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s := redis()
+			s.Runtime = "php-fpm"
+			if got := ids(l.Recommend(s)); len(got) == 0 || got[0] != "phpredis-pconnect" {
+				t.Errorf("recommended %q", got)
+			}
+			if got := l.Explain("time-wait"); len(got) != 1 {
+				t.Errorf("%d texts", len(got))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// What begins at each start of the program, and what its first finding costs.
+func BenchmarkLoad(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		loaded(b)
+	}
+}
+
+func BenchmarkFirstRecommend(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(loaded(b).Recommend(redis())) == 0 {
+			b.Fatal("nothing recommended")
 		}
 	}
 }
@@ -130,9 +167,8 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// The embedded part is copied: reading it for each input would leave
 		// little time for the inputs.
-		l := *base
-		l.services, l.remedies = slices.Clone(base.services), slices.Clone(base.remedies)
-		if err := l.add(File{"fuzz.yaml", data}, true); err != nil {
+		e := entries{services: slices.Clone(base.services), runtimes: base.runtimes, remedies: slices.Clone(base.allRemedies())}
+		if err := e.add(File{"fuzz.yaml", data}, true); err != nil {
 			for line := range strings.Lines(err.Error()) {
 				if !strings.Contains(line, "fuzz.yaml") && !strings.Contains(err.Error(), "\n") {
 					t.Errorf("an error without the file's name: %q", line)
@@ -140,7 +176,9 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		if l.check() != nil {
+		l := &Library{services: e.services, runtimes: e.runtimes, lessons: base.lessons}
+		l.remedies = func() ([]*Remedy, error) { return e.remedies, nil }
+		if l.check(false) != nil {
 			return
 		}
 		for _, pattern := range Patterns() {

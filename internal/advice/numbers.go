@@ -20,7 +20,7 @@ type Situation struct {
 	// Service and ServiceBy are of [Library.Service], or a flow's.
 	Service, ServiceBy string
 	Runtime            string // id of [Library.Runtime], "" if the process is unknown
-	RuntimeVersion     string // "1.26.1", "" if unknown
+	RuntimeVersion     string // "1.26.1", of the language where it is one; "" if unknown
 	NamespaceKind      string // host, self, named, container, pod, process
 	// Remote is the other end: for a client the server's address and port. For
 	// a server flow only the port is needed: the one that it listens on.

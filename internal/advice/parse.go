@@ -36,7 +36,7 @@ type section struct {
 	name     string
 	required []string
 	operator bool // may stand in an operator's file
-	add      func(*reader, *Library, *yaml.Node)
+	add      func(*reader, *entries, *yaml.Node)
 }
 
 func sections() []section {
@@ -74,10 +74,10 @@ func (r *reader) fail(n *yaml.Node, key, format string, args ...any) {
 	}
 }
 
-// add reads one file into the library. Checks across entries are against what
-// is there already; what names what may come later is left to [Library.check].
-func (l *Library) add(f File, operators bool) error {
-	r := &reader{file: f, operators: operators, strict: operators || l.strict}
+// add reads one file. Checks across entries are against what is there already;
+// what names what may come later is left to [Library.check].
+func (e *entries) add(f File, operators bool) error {
+	r := &reader{file: f, operators: operators, strict: operators || e.strict}
 	if len(f.Data) > MaxFile {
 		r.fail(nil, "", "the file has %d bytes: at most %d are allowed", len(f.Data), MaxFile)
 		return errors.Join(r.errs...)
@@ -102,7 +102,7 @@ func (l *Library) add(f File, operators bool) error {
 		r.fail(&doc, "", "anchors and aliases are not allowed: write each entry out")
 		return errors.Join(r.errs...)
 	}
-	r.sections(l, doc.Content[0])
+	r.sections(e, doc.Content[0])
 	return errors.Join(r.errs...)
 }
 
@@ -111,9 +111,10 @@ func aliased(n *yaml.Node) bool {
 	return n.Kind == yaml.AliasNode || n.Anchor != "" || slices.ContainsFunc(n.Content, aliased)
 }
 
-func (r *reader) sections(l *Library, root *yaml.Node) {
+func (r *reader) sections(e *entries, root *yaml.Node) {
 	var names []string
-	for _, s := range sections() {
+	all := sections()
+	for _, s := range all {
 		if s.operator || !r.operators {
 			names = append(names, s.name)
 		}
@@ -124,7 +125,7 @@ func (r *reader) sections(l *Library, root *yaml.Node) {
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, list := root.Content[i], root.Content[i+1]
-		at := slices.IndexFunc(sections(), func(s section) bool { return s.name == key.Value })
+		at := slices.IndexFunc(all, func(s section) bool { return s.name == key.Value })
 		if at < 0 || !slices.Contains(names, key.Value) {
 			r.fail(key, quote(key.Value), "unknown key: want one of %s", strings.Join(names, ", "))
 			continue
@@ -138,8 +139,8 @@ func (r *reader) sections(l *Library, root *yaml.Node) {
 			if id := field(entry, "id"); id != nil && validID(id.Value) {
 				r.entry = key.Value + ": " + id.Value
 			}
-			if r.keys(entry, sections()[at].required) {
-				sections()[at].add(r, l, entry)
+			if r.keys(entry, all[at].required) {
+				all[at].add(r, e, entry)
 			}
 			r.entry = ""
 		}

@@ -129,6 +129,42 @@ func TestHowSureAdviceIs(t *testing.T) {
 	}
 }
 
+// Where the version isn't known, both remedies are told, the older setting
+// first whatever their order in the file, and each says what it is for.
+func TestVersionUnknown(t *testing.T) {
+	const file = `remedies:
+- {id: own-new, title: T, order: reuse, when: {patterns: [no-pool], runtimes: [nginx], from: "2.1"}, do: New., references: [{title: t, url: 'https://a.example'}]}
+- {id: own-mid, title: T, order: reuse, when: {patterns: [no-pool], runtimes: [nginx], from: "1.10", before: "2.1"}, do: Mid., references: [{title: t, url: 'https://a.example'}]}
+- {id: own-old, title: T, order: reuse, when: {patterns: [no-pool], runtimes: [nginx], before: "1.10"}, do: Old., references: [{title: t, url: 'https://a.example'}]}
+`
+	l := loaded(t, File{"own.yaml", []byte(file)})
+	for version, want := range map[string][]string{
+		"": {
+			"For nginx before 1.10 (the version here is not known). Old.",
+			"For nginx from 1.10 to before 2.1 (the version here is not known). Mid.",
+			"For nginx 2.1 and later (the version here is not known). New.",
+		},
+		"mainline": {
+			"For nginx before 1.10 (the version here is not known). Old.",
+			"For nginx from 1.10 to before 2.1 (the version here is not known). Mid.",
+			"For nginx 2.1 and later (the version here is not known). New.",
+		},
+		"1.9.15": {"Old."}, "1.10": {"Mid."}, "1.21.4.1": {"Mid."}, "2.1": {"New."}, "11.0": {"New."},
+	} {
+		s := redis()
+		s.Service, s.Runtime, s.RuntimeVersion = "", "nginx", version
+		var got []string
+		for _, r := range l.Recommend(s) {
+			if strings.HasPrefix(r.ID, "own-") {
+				got = append(got, r.Do)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", version, diff)
+		}
+	}
+}
+
 // What cures goes before what only helps, whoever wrote it; and there is an end.
 func TestOrderAndBound(t *testing.T) {
 	var b strings.Builder
@@ -147,7 +183,7 @@ func TestOrderAndBound(t *testing.T) {
 // take it back, and where it reaches.
 func TestSysctlRemedies(t *testing.T) {
 	l := loaded(t)
-	for _, m := range l.remedies {
+	for _, m := range l.allRemedies() {
 		if len(m.Sysctls) == 0 {
 			continue
 		}
@@ -212,7 +248,7 @@ func TestNoLeftovers(t *testing.T) {
 	l := loaded(t)
 	situations := map[string]Situation{"all": *sample(), "none": {}}
 	for name, base := range situations {
-		for _, m := range l.remedies {
+		for _, m := range l.allRemedies() {
 			for _, pattern := range m.When.Patterns {
 				s := base
 				s.Pattern, s.Side, s.Local = pattern, snapshot.Side(m.When.Side), true

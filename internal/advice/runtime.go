@@ -2,6 +2,7 @@ package advice
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -96,11 +97,6 @@ func parseVersion(s string) (version, bool) {
 	return v, true
 }
 
-func (v version) less(w version) bool {
-	for i := range v {
-		if v[i] != w[i] {
-			return v[i] < w[i]
-		}
-	}
-	return false
-}
+func (v version) less(w version) bool { return v.compare(w) < 0 }
+
+func (v version) compare(w version) int { return slices.Compare(v[:], w[:]) }

@@ -21,12 +21,13 @@ const sysctlFile = "/etc/sysctl.d/90-twwatch.conf"
 // the new value last, and the line that takes it back.
 func (m *Remedy) sysctlSnippet(d *data) string {
 	var now, lines, undo []string
+	texts := m.texts().sysctls
 	for i, s := range m.Sysctls {
-		value, err := render(m.texts.sysctls[i].value, d)
+		value, err := render(texts[i].value, d)
 		if err != nil {
 			continue
 		}
-		present, err := render(m.texts.sysctls[i].present, d)
+		present, err := render(texts[i].present, d)
 		switch {
 		case err != nil:
 			now = append(now, "# now: not known; note what `sysctl "+s.Name+"` shows")
@@ -55,6 +56,9 @@ func (m *Remedy) sysctlCaveats(d *data) []string {
 	for _, s := range m.Sysctls {
 		short := s.Name[strings.LastIndex(s.Name, ".")+1:]
 		of["reach "+s.Reach] = append(of["reach "+s.Reach], short)
+		if s.KubernetesSince != "" {
+			short += " (from version " + s.KubernetesSince + " on)"
+		}
 		of["k8s "+s.Kubernetes] = append(of["k8s "+s.Kubernetes], short)
 	}
 	list := func(key string) string { return strings.Join(of[key], " and ") }
@@ -76,16 +80,16 @@ func (m *Remedy) sysctlCaveats(d *data) []string {
 		caveats = append(caveats, list(k)+is(k, " is", " are")+" of one network namespace"+where+"; every other namespace keeps its own value.")
 	}
 	if k := "reach host"; len(of[k]) > 0 {
-		caveats = append(caveats, list(k)+is(k, " exists", " exist")+" once for the whole kernel, and can be set in the initial network namespace only.")
+		caveats = append(caveats, list(k)+is(k, " exists", " exist")+" once for the whole kernel: set "+is(k, "it", "them")+" on the host, in the initial network namespace.")
 	}
 	if k := "k8s safe"; len(of[k]) > 0 {
-		caveats = append(caveats, "In Kubernetes a pod may set "+list(k)+" (safe sysctl; since which version, see its documentation); a pod with hostNetwork can't.")
+		caveats = append(caveats, "In Kubernetes a pod may set "+list(k)+", unless it has hostNetwork.")
 	}
 	if k := "k8s unsafe"; len(of[k]) > 0 {
 		caveats = append(caveats, "In Kubernetes "+list(k)+is(k, " is an unsafe sysctl", " are unsafe sysctls")+": without the kubelet's --allowed-unsafe-sysctls the pod is refused.")
 	}
 	if k := "k8s host"; len(of[k]) > 0 {
-		caveats = append(caveats, "In Kubernetes "+list(k)+is(k, " is", " are")+" a matter of the node; no pod can set "+is(k, "it.", "them."))
+		caveats = append(caveats, "In Kubernetes "+list(k)+is(k, " is", " are")+" set on the node, not for a pod.")
 	}
 	return caveats
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 
@@ -59,21 +60,23 @@ func functions() template.FuncMap {
 	}
 }
 
-// templates parses a remedy's texts and tries each with all numbers known, so
-// that a mistake is found when the file is read and not when it is needed.
+// templates has a remedy's texts parsed: those of an operator at once, and each
+// tried with all numbers known, so that a mistake is found when the file is read
+// and not when it is needed; the embedded ones, which a test has tried, when the
+// remedy is first recommended.
 func (r *reader) templates(n *yaml.Node, m *Remedy) {
-	functions := functions()
-	parsed := func(key, text string) *template.Template {
-		if text == "" {
-			return nil
+	m.texts = sync.OnceValue(m.parse)
+	if !r.strict {
+		return
+	}
+	sample := sample().fill()
+	m.parseEach(func(key, text string) *template.Template {
+		t, err := parseTemplate(text, functions())
+		if err == nil && t.Tree != nil {
+			err = allowed(t.Root)
 		}
-		t, err := parseTemplate(strings.TrimSpace(text), functions)
-		if err == nil && r.strict && t.Tree != nil {
-			err = allowed(t.Tree.Root)
-		}
-		if err == nil && r.strict {
-			_, err = render(t, sample().fill())
-			if errors.Is(err, errAbsent) {
+		if err == nil {
+			if _, err = render(t, sample); errors.Is(err, errAbsent) {
 				err = errors.New("it gives no text even where every number is known")
 			}
 		}
@@ -83,20 +86,42 @@ func (r *reader) templates(n *yaml.Node, m *Remedy) {
 				at = n
 			}
 			r.fail(at, key, "bad template: %s", plainError(err))
+		}
+		return t
+	})
+}
+
+// parse parses texts that were tried before.
+func (m *Remedy) parse() *texts {
+	functions := functions()
+	return m.parseEach(func(_, text string) *template.Template {
+		t, err := parseTemplate(text, functions)
+		if err != nil {
 			return nil
 		}
 		return t
+	})
+}
+
+// parseEach has each text parsed by the function given; an absent one is nil.
+func (m *Remedy) parseEach(parse func(key, text string) *template.Template) *texts {
+	parsed := func(key, text string) *template.Template {
+		if text = strings.TrimSpace(text); text == "" {
+			return nil
+		}
+		return parse(key, text)
 	}
-	m.texts.onlyIf = parsed("only_if", m.OnlyIf)
-	m.texts.do = parsed("do", m.Do)
-	m.texts.snippet = parsed("snippet", m.Snippet)
-	m.texts.effect = parsed("effect", m.Effect)
+	t := &texts{
+		onlyIf: parsed("only_if", m.OnlyIf), do: parsed("do", m.Do),
+		snippet: parsed("snippet", m.Snippet), effect: parsed("effect", m.Effect),
+	}
 	for _, c := range m.Caveats {
-		m.texts.caveats = append(m.texts.caveats, parsed("caveats", c))
+		t.caveats = append(t.caveats, parsed("caveats", c))
 	}
 	for _, s := range m.Sysctls {
-		m.texts.sysctls = append(m.texts.sysctls, sysctlTexts{parsed("sysctls", s.Value), parsed("sysctls", s.Present)})
+		t.sysctls = append(t.sysctls, sysctlTexts{parsed("sysctls", s.Value), parsed("sysctls", s.Present)})
 	}
+	return t
 }
 
 // parseTemplate parses one text; [allowed] tells whether it may be used.

@@ -7,7 +7,8 @@ import (
 )
 
 // readBuild reads from a 64-bit little-endian ELF file which Go version built
-// it, and its main module. Not debug/buildinfo, which reads as much of a file
+// it ("1.26.8"), and its main module; "go" for that if it is Go and doesn't say.
+// Not debug/buildinfo, which reads as much of a file
 // as the file asks for: this one is content with three reads of at most 64 KiB,
 // and finds nothing in a file that has its section table taken out.
 func readBuild(r io.ReaderAt) (version, module string) {
@@ -60,14 +61,15 @@ func parseBuild(b []byte) (version, module string) {
 	if len(b) < header || !bytes.HasPrefix(b, []byte("\xff Go buildinf:")) {
 		return "", ""
 	}
+	module = "go"
 	if b[15]&inline == 0 {
-		return "go", ""
+		return "", module
 	}
 	text, rest := takeString(b[header:])
-	version = cut(text, maxText)
+	version = takeVersion(bytes.TrimPrefix(bytes.TrimPrefix(text, []byte("devel ")), []byte("go")))
 	text, _ = takeString(rest)
 	if len(text) < mark {
-		return version, ""
+		return version, module
 	}
 	for line := range bytes.Lines(text[mark:]) {
 		key, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte("\t"))

@@ -2,6 +2,7 @@ package owner
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"time"
 
@@ -27,7 +28,7 @@ func (s *search) describe(i uint32) {
 	}
 	slow := f.slow.read(f.config.Proc, q.pid, p.Exe)
 	p.Title, p.Script, p.JavaMain = slow.title, slow.script, slow.javaMain
-	p.GoVersion, p.GoBuild = slow.version, slow.module
+	p.Version, p.GoBuild = cmp.Or(slow.version, nameVersion(p.Exe)), slow.module
 }
 
 // A describer reads the arguments and the executable of processes, in another
@@ -38,13 +39,19 @@ func (s *search) describe(i uint32) {
 type describer struct {
 	result chan description // nil before the first use
 	hangs  bool
-	builds map[file][2]string // the goroutine's
-	buffer []byte             // the goroutine's
+	builds map[file]build // the goroutine's
+	buffer []byte         // the goroutine's
 }
 
 type description struct {
 	command
-	version, module string
+	build
+}
+
+// A build is what an executable tells by its contents.
+type build struct {
+	version string
+	module  string // Go's
 }
 
 // A file is an executable in one state of its contents.
@@ -58,7 +65,7 @@ const slowLimit = 100 * time.Millisecond
 func (d *describer) read(proc string, pid int32, exe string) description {
 	if d.result == nil {
 		d.result = make(chan description, 1)
-		d.builds = map[file][2]string{}
+		d.builds = map[file]build{}
 		d.buffer = make([]byte, 32<<10)
 	}
 	if d.hangs {
@@ -93,18 +100,18 @@ func (d *describer) describe(proc string, pid int32, exe string) description {
 		r.command = parseCommand(text, exe, len(text) < len(d.buffer))
 	}
 	if fd, err := t.open(append(at, "/exe"...), 0); err == nil {
-		r.version, r.module = d.build(fd)
+		r.build = d.inspect(fd, exe)
 	}
 	return r
 }
 
-// build reads from an executable what Go wrote into it, once for each file.
-func (d *describer) build(fd int) (version, module string) {
+// inspect reads from an executable what it tells, once for each file.
+func (d *describer) inspect(fd int, exe string) build {
 	f := os.NewFile(uintptr(fd), "executable")
 	defer f.Close()
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return "", ""
+		return build{}
 	}
 	key := file{st.Dev, st.Ino, st.Size, st.Mtim.Nano()}
 	b, known := d.builds[key]
@@ -113,8 +120,11 @@ func (d *describer) build(fd int) (version, module string) {
 		if len(d.builds) == most {
 			clear(d.builds)
 		}
-		b[0], b[1] = readBuild(f)
+		b.version, b.module = readBuild(f)
+		if b.module == "" && saysVersion(exe) {
+			b.version = scanVersion(f)
+		}
 		d.builds[key] = b
 	}
-	return b[0], b[1]
+	return b
 }

@@ -53,11 +53,18 @@ type Process struct {
 	Cgroup string
 
 	// What tells runtimes apart; each "" where it doesn't apply.
-	Title     string // the first of its arguments, which nginx and php-fpm overwrite: "nginx: worker process"
-	Script    string // what an interpreter runs: "/srv/app.py", or "-m gunicorn"
-	JavaMain  string // the main class, "module/class", or the jar that java runs
-	GoVersion string // the version that built its 64-bit executable; "go" if it is Go before 1.18
-	GoBuild   string // the main module of a Go executable, or its main package if it has no module
+	Title    string // the first of its arguments, which nginx and php-fpm overwrite: "nginx: worker process"
+	Script   string // what an interpreter runs: "/srv/app.py", or "-m gunicorn"
+	JavaMain string // the main class, "module/class", or the jar that java runs
+	// GoBuild is the main module of a 64-bit Go executable, or its main package
+	// if it has no module; "go" if it says neither, as before Go 1.18.
+	GoBuild string
+
+	// Version is the release of what runs the program, as far as the executable
+	// tells: that of Go which built it, nginx's own, or the one in the name of
+	// an interpreter such as python3.11. Digits and single dots, at most 16
+	// bytes; "" if unknown.
+	Version string
 }
 
 // A Want is a live socket whose process is looked for.

@@ -172,12 +172,14 @@ func TestReadBuild(t *testing.T) {
 		file            []byte
 		version, module string
 	}{
-		{"module", elf(buildInfo(2, "go1.26", mark+"path\tcommand-line-arguments\nmod\texample.org/x\tv1\th1:x\ndep\ty\n"+mark)), "go1.26", "example.org/x"},
-		{"no module", elf(buildInfo(2, "go1.26", mark+"path\ta/b\nbuild\t-x=mod\n"+mark)), "go1.26", "a/b"},
-		{"no modules at all", elf(buildInfo(2, "go1.26", "")), "go1.26", ""},
-		{"pointers", elf(buildInfo(0, "", "")), "go", ""},
-		{"long", elf(buildInfo(2, "go1.26", mark+"path\t"+strings.Repeat("x", 20_000))), "go1.26", strings.Repeat("x", 256)},
-		{"a string longer than the file", elf(append(buildInfo(2, "go1.26", "")[:39], 0xff, 0x7f, 'x')), "go1.26", ""},
+		{"module", elf(buildInfo(2, "go1.26", mark+"path\tcommand-line-arguments\nmod\texample.org/x\tv1\th1:x\ndep\ty\n"+mark)), "1.26", "example.org/x"},
+		{"no module", elf(buildInfo(2, "go1.26", mark+"path\ta/b\nbuild\t-x=mod\n"+mark)), "1.26", "a/b"},
+		{"no modules at all", elf(buildInfo(2, "go1.26", "")), "1.26", "go"},
+		{"pointers", elf(buildInfo(0, "", "")), "", "go"},
+		{"not a release", elf(buildInfo(2, "devel go1.27-0123456 Mon", "")), "1.27", "go"},
+		{"no version", elf(buildInfo(2, "go1.26.8.1.2.3.4.5.6.7", "")), "", "go"},
+		{"long", elf(buildInfo(2, "go1.26", mark+"path\t"+strings.Repeat("x", 20_000))), "1.26", strings.Repeat("x", 256)},
+		{"a string longer than the file", elf(append(buildInfo(2, "go1.26", "")[:39], 0xff, 0x7f, 'x')), "1.26", "go"},
 		{"not Go's section", elf([]byte("hello")), "", ""},
 		{"empty", nil, "", ""},
 		{"a script", []byte("#!/bin/sh\n" + strings.Repeat("x", 100)), "", ""},
@@ -196,7 +198,7 @@ func TestReadBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if version, _ := readBuild(f); version != "" && !strings.HasPrefix(version, "go1.") {
+	if version, _ := readBuild(f); version != "" && !strings.HasPrefix(version, "1.") {
 		t.Errorf("this test was built by %q", version)
 	}
 }
@@ -283,7 +285,7 @@ func FuzzReadBuild(f *testing.F) {
 	f.Add(elf(buildInfo(0, "", "")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		version, module := readBuild(bytes.NewReader(b))
-		if len(version) > maxText || len(module) > maxText || version == "" && module != "" && !bytes.Contains(b, []byte(module)) {
+		if len(version) > maxVersion || len(module) > maxText || version != "" && module == "" || !bytes.Contains(b, []byte(version)) || module != "go" && !bytes.Contains(b, []byte(module)) {
 			t.Errorf("%q, %q", version, module)
 		}
 	})

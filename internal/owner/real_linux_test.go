@@ -162,12 +162,12 @@ func TestRealProcess(t *testing.T) {
 	if !strings.Contains(string(text), ":"+got.Cgroup+"\n") {
 		t.Errorf("cgroup %q is none of %q", got.Cgroup, text)
 	}
-	if got.Start == 0 || !strings.HasPrefix(got.GoVersion, "go1.") {
+	if got.Start == 0 || !strings.HasPrefix(got.Version, "1.") {
 		t.Errorf("process %+v", got)
 	}
 	if diff := cmp.Diff(&Process{
 		PID: pid, Start: got.Start, Comm: strings.TrimSuffix(string(comm), "\n"), Exe: exe, Cgroup: got.Cgroup,
-		Title: "/proc/self/exe", GoVersion: got.GoVersion, GoBuild: "github.com/twwatch/twwatch",
+		Title: "/proc/self/exe", GoBuild: "github.com/twwatch/twwatch", Version: got.Version,
 	}, got); diff != "" {
 		t.Errorf("process (-want +got):\n%s", diff)
 	}
@@ -296,7 +296,7 @@ func TestSlowDescription(t *testing.T) {
 		t.Errorf("%+v while another read hangs", got)
 	}
 	d.result <- description{}
-	d.builds, d.buffer = map[file][2]string{}, make([]byte, 4096)
+	d.builds, d.buffer = map[file]build{}, make([]byte, 4096)
 	if got := d.read("/proc", int32(os.Getpid()), "x"); got.title != os.Args[0] {
 		t.Errorf("%+v after the read that hung has ended", got)
 	}
@@ -324,5 +324,39 @@ func TestNothingStaysOpen(t *testing.T) {
 	}
 	if after := open(); !slices.Equal(before, after) {
 		t.Errorf("open before %q, after %q", before, after)
+	}
+}
+
+// What an installed nginx says of itself on -v stands in its executable too.
+func TestRealNginx(t *testing.T) {
+	exe, err := exec.LookPath("nginx")
+	if err != nil {
+		exe = "/usr/sbin/nginx" // which is in root's search path only
+	}
+	said, err := exec.Command(exe, "-v").CombinedOutput()
+	if err != nil {
+		skip(t, "nginx", err)
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(string(said)), "/")
+	f, err := os.Open(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d describer
+	d.builds = map[file]build{}
+	for range 2 { // read, then remembered
+		fd, err := unix.Dup(int(f.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.inspect(fd, exe+" (deleted)"); got != (build{version: strings.Fields(version)[0]}) {
+			t.Errorf("%+v, and nginx -v says %q", got, said)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.builds) != 1 {
+		t.Errorf("%d files are remembered", len(d.builds))
 	}
 }
