@@ -22,6 +22,7 @@ import (
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/internal/owner"
 	"github.com/twwatch/twwatch/sysctl"
 )
 
@@ -31,6 +32,9 @@ const (
 	DefaultInterval  = 15 * time.Second
 	MaxInterval      = 50 * time.Second
 	DefaultCPUBudget = 0.02
+	// MinLiveEvery is the least Config.LiveEvery: each dump walks the kernel's
+	// whole table.
+	MinLiveEvery = 100 * time.Millisecond
 )
 
 // Config says how to look. Its zero value looks at the calling thread's
@@ -52,6 +56,16 @@ type Config struct {
 	// SampleSockets is how many 4-tuples each report holds, chosen at random;
 	// at most snapshot.MaxSampledSockets, 0 is none.
 	SampleSockets int
+	// LiveEvery, if it isn't 0, is how often live sockets are looked at between
+	// passes, so that more of those which don't last get their processes known.
+	// What that costs is told by each report's LiveDumps and is no part of
+	// CPUBudget: an operator who asks for it means it.
+	LiveEvery time.Duration
+	// WithoutOwners leaves the processes of sockets out, and which connections
+	// last: no descriptor of any process is looked at.
+	WithoutOwners bool
+	// Knowledge names services and runtimes; nil is the embedded library.
+	Knowledge *advice.Library
 }
 
 // Collector looks at one network namespace: that of the thread which made it.
@@ -62,6 +76,7 @@ type Collector struct {
 	dial      func() (*inetdiag.Conn, error) // nil: to this kernel
 	conn      *inetdiag.Conn
 	files     *sysctl.Files
+	knowledge *advice.Library
 	services  *advice.Services
 	table     *flow.Table
 	reservoir *reservoir // nil: no sample
@@ -69,6 +84,8 @@ type Collector struct {
 	ledger    ledger.Ledger
 	last      counters.Set  // of the last pass
 	cpu       time.Duration // of the last pass
+	owners    owners
+	glances   snapshot.LiveDumps // since the last report
 }
 
 // New makes a Collector for the namespace of the calling thread, which has to
@@ -88,17 +105,25 @@ func New(cfg Config) (*Collector, error) {
 		return nil, fmt.Errorf("collector: interval %v: give more than 0 and at most %v, or TIME_WAIT sockets pass unseen",
 			cfg.Interval, MaxInterval)
 	}
+	if cfg.LiveEvery < 0 || cfg.LiveEvery > 0 && cfg.LiveEvery < MinLiveEvery {
+		return nil, fmt.Errorf("collector: a dump of live sockets every %v: give at least %v, or 0 for none", cfg.LiveEvery, MinLiveEvery)
+	}
 	if cfg.SampleSockets < 0 || cfg.SampleSockets > snapshot.MaxSampledSockets {
 		return nil, fmt.Errorf("collector: a sample of %d sockets: give at most %d", cfg.SampleSockets, snapshot.MaxSampledSockets)
 	}
-	services, err := advice.LoadServices()
-	if err != nil {
-		return nil, fmt.Errorf("collector: %w", err)
+	library := cfg.Knowledge
+	if library == nil {
+		var err error
+		if library, err = advice.Load(); err != nil {
+			return nil, fmt.Errorf("collector: %w", err)
+		}
 	}
-	c := &Collector{cfg: cfg, services: services, table: flow.NewTable()}
+	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable()}
+	c.owners.finder = owner.New(owner.Config{Proc: cfg.Proc})
 	if cfg.SampleSockets > 0 {
 		c.reservoir = newReservoir(cfg.SampleSockets, rand.Uint64(), rand.Uint64())
 	}
+	var err error
 	if c.self, err = identify(cfg.Proc); err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
 	}
@@ -124,14 +149,7 @@ func (c *Collector) Close() error {
 // next follows after the interval.
 func (c *Collector) Reports(ctx context.Context) iter.Seq2[*snapshot.Report, error] {
 	return func(yield func(*snapshot.Report, error) bool) {
-		timer := time.NewTimer(0)
-		defer timer.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-timer.C:
-			}
+		for ctx.Err() == nil {
 			start := time.Now()
 			r, err := c.Pass(ctx)
 			if ctx.Err() != nil {
@@ -141,10 +159,9 @@ func (c *Collector) Reports(ctx context.Context) iter.Seq2[*snapshot.Report, err
 			if r != nil {
 				r.IntervalSeconds = interval.Seconds()
 			}
-			if !yield(r, err) {
+			if !yield(r, err) || !c.wait(ctx, start.Add(interval)) {
 				return
 			}
-			timer.Reset(max(0, interval-time.Since(start)))
 		}
 	}
 }
@@ -162,17 +179,20 @@ func (c *Collector) stretched() time.Duration {
 
 // Look gives the window for one judgement: with d > 0 the counters now and a
 // full pass d later, with d = 0 a full pass alone. The reports are in the
-// order of their time.
+// order of their time. Where that isn't much, the live sockets are looked at in
+// the beginning too, so that it is known which of them last, and whose the
+// TIME_WAIT sockets are that they leave.
 func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Report, error) {
 	var window []*snapshot.Report
 	if d > 0 {
-		window = append(window, c.countersOnly())
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
+		until := time.Now().Add(d)
+		first, sockets := c.countersOnly()
+		window = append(window, first)
+		if sockets < fewSockets {
+			c.glance(ctx)
+		}
+		if !c.wait(ctx, until) {
 			return nil, fmt.Errorf("collector: look: %w", ctx.Err())
-		case <-timer.C:
 		}
 	}
 	r, err := c.Pass(ctx)

@@ -35,6 +35,10 @@ const (
 	stageCloseWait = "close_wait_age"
 )
 
+// stageOwner is of what a look lacks without being incomplete: see
+// snapshot.Report's Limited.
+const stageOwner = "owner"
+
 // Pass looks once. Whatever could not be seen is a gap in the report; the
 // error is for a look that saw no socket at all, or a cancelled one.
 func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
@@ -48,6 +52,7 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.report.LiveDumps = c.takeGlances()
 	p.report.TookSeconds = time.Duration(inetdiag.Now() - p.start).Seconds()
 	return p.report, nil
 }
@@ -59,6 +64,8 @@ type pass struct {
 	report *snapshot.Report
 	ns     *snapshot.Namespace
 	sample counters.Sample
+	// listening is who listens, by port.
+	listening map[uint16][]listening
 }
 
 func (c *Collector) begin() *pass {
@@ -93,8 +100,13 @@ func (p *pass) run(ctx context.Context) error {
 	if p.ns.Source == sourceDiag {
 		p.bound(ctx)
 		p.closeWaitAges(ctx)
+		p.halfClosed(ctx)
+	}
+	if !p.cfg.WithoutOwners {
+		p.findOwners(ctx)
 	}
 	p.table.Fill(p.ns)
+	p.fillOwners()
 	p.fillSample(ctx)
 	p.compareBuckets()
 	p.remember()
@@ -147,6 +159,7 @@ func (p *pass) flowConfig() flow.Config {
 		Limits: p.ns.Limits, Services: p.services.Ports(), ServiceName: p.services.Name, Device: deviceNames(),
 		Start: p.start, Since: p.ledger.LastStart, Sockets: p.sockets(), Memory: &p.memory,
 		Opened: p.counter("ActiveOpens"), Entered: p.growth("TW"),
+		Interval: p.stretched(), WithoutOwners: p.cfg.WithoutOwners, Owned: p.owned, Owner: p.ownerOf,
 	}
 }
 
@@ -216,20 +229,20 @@ func (p *pass) dumpProc(ctx context.Context, why error) error {
 }
 
 // walk runs one dump and gives its rows to take; rows tells how many.
-func (p *pass) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
-	if p.cfg.ForceProc {
+func (c *Collector) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
+	if c.cfg.ForceProc {
 		return 0, inetdiag.ErrNotSupported
 	}
-	if p.conn == nil {
-		dial := p.dial
+	if c.conn == nil {
+		dial := c.dial
 		if dial == nil {
 			dial = func() (*inetdiag.Conn, error) { return inetdiag.Dial(nil) }
 		}
-		if p.conn, err = dial(); err != nil {
+		if c.conn, err = dial(); err != nil {
 			return 0, err
 		}
 	}
-	for s, e := range p.conn.Sockets(ctx, q) {
+	for s, e := range c.conn.Sockets(ctx, q) {
 		if e != nil {
 			err = e
 			break
@@ -238,7 +251,7 @@ func (p *pass) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.S
 		take(s)
 	}
 	if err != nil {
-		p.hangUp() // it may hold the rest of an answer
+		c.hangUp() // it may hold the rest of an answer
 		if errors.Is(err, inetdiag.ErrInterrupted) {
 			return rows, nil // every row was shown
 		}
@@ -247,10 +260,10 @@ func (p *pass) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.S
 }
 
 // hangUp drops the netlink socket; the next walk makes another.
-func (p *pass) hangUp() {
-	if p.conn != nil {
-		_ = p.conn.Close() // nothing was written to it that could be lost
-		p.conn = nil
+func (c *Collector) hangUp() {
+	if c.conn != nil {
+		_ = c.conn.Close() // nothing was written to it that could be lost
+		c.conn = nil
 	}
 }
 
@@ -339,13 +352,14 @@ func (p *pass) compareBuckets() {
 	}
 }
 
-// countersOnly reads what costs nothing, so that a pass later knows growth.
-func (c *Collector) countersOnly() *snapshot.Report {
+// countersOnly reads what costs nothing, so that a pass later knows growth, and
+// tells about how many sockets there are.
+func (c *Collector) countersOnly() (r *snapshot.Report, sockets int) {
 	p := c.begin()
 	p.readCounters()
 	p.readLimits()
 	p.remember()
-	return p.report
+	return p.report, p.sockets()
 }
 
 // remember hands on to the next pass what this one started from.

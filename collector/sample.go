@@ -121,6 +121,7 @@ func (p *pass) fillSample(ctx context.Context) {
 	for i := range r.rows {
 		s := &r.rows[i]
 		d := s.describe(names)
+		d.PID, d.Comm = p.ownerOf(s.inode)
 		switch {
 		case s.state == inetdiag.TimeWait:
 			d.AgeSeconds = seconds(timeWaitAge(s.expires, length))

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/twwatch/twwatch/collector/flow"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
+	"github.com/twwatch/twwatch/internal/owner"
 	"github.com/twwatch/twwatch/sysctl"
 )
 
@@ -21,6 +23,9 @@ const MaxSockets = 100_000
 // Sockets lists the sockets of the calling thread's namespace, in the kernel's
 // order, at most MaxSockets. It uses a socket of its own, so it may run beside
 // a pass.
+//
+// The processes of the listed sockets are searched for, in [searchTime] at
+// most. Whether all were found is said only where they were asked for.
 //
 // Where sock_diag can't be had, /proc/net/tcp is read, and the list says what
 // is lost by that. A [*snapshot.QueryError] is a question that has no answer;
@@ -41,13 +46,16 @@ func (c *Collector) listSockets(ctx context.Context, q snapshot.SocketQuery, dia
 	l := listing{wanted: w, length: c.timeWaitLength(), names: deviceNames(), list: &snapshot.SocketList{Sockets: []snapshot.Socket{}}}
 	rows, why := l.dump(ctx, dial)
 	if why == nil || rows > 0 || ctx.Err() != nil {
+		l.findOwners(ctx, c.cfg.Proc)
 		return l.list, wrapSockets(why)
 	}
 	if w.older > 0 && !w.states.Has(inetdiag.TimeWait) {
 		return l.list, wrapSockets(fmt.Errorf("the age of CLOSE_WAIT sockets can't be known without sock_diag: %w", why))
 	}
 	l.list.Lost = fmt.Sprintf("devices, cookies, bound sockets and the age of CLOSE_WAIT sockets: /proc/net/tcp was read, since sock_diag can't be had (%v)", why)
-	if err := l.proc(ctx, c.netDir()); err != nil {
+	err = l.proc(ctx, c.netDir())
+	l.findOwners(ctx, c.cfg.Proc)
+	if err != nil {
 		return l.list, wrapSockets(fmt.Errorf("%w; and sock_diag can't be had: %w", err, why))
 	}
 	return l.list, nil
@@ -62,20 +70,25 @@ func wrapSockets(err error) error {
 
 // wanted is a query as the rows of a dump are held against it.
 type wanted struct {
+	query  snapshot.SocketQuery
 	states inetdiag.States
 	remote netip.Prefix
 	port   uint16
 	older  time.Duration
-	limit  int
+	limit  int // of what is listed
+	most   int // of what may be, before the processes are known
 }
 
 func newWanted(q snapshot.SocketQuery) (wanted, error) {
 	if err := q.Check(); err != nil {
 		return wanted{}, err
 	}
-	w := wanted{remote: q.Remote, port: q.Port, older: q.Older, limit: q.Limit}
+	w := wanted{query: q, remote: q.Remote, port: q.Port, older: q.Older, limit: q.Limit}
 	if w.limit == 0 || w.limit > MaxSockets {
 		w.limit = MaxSockets
+	}
+	if w.most = w.limit; q.Process != "" {
+		w.most = MaxSockets
 	}
 	for _, name := range q.States {
 		state, err := inetdiag.ParseState(name)
@@ -94,7 +107,7 @@ func newWanted(q snapshot.SocketQuery) (wanted, error) {
 }
 
 // query lets the kernel do the filtering.
-func (w *wanted) query() inetdiag.Query {
+func (w *wanted) kernelQuery() inetdiag.Query {
 	q := inetdiag.Query{States: w.states}
 	if q.States.Has(inetdiag.Close) {
 		q.States |= inetdiag.StatesOf(inetdiag.BoundInactive) // its rows say CLOSE
@@ -135,7 +148,7 @@ func (l *listing) dump(ctx context.Context, dial func() (*inetdiag.Conn, error))
 		return 0, err
 	}
 	defer conn.Close()
-	for s, err := range conn.Sockets(ctx, l.query()) {
+	for s, err := range conn.Sockets(ctx, l.kernelQuery()) {
 		if errors.Is(err, inetdiag.ErrInterrupted) {
 			break // every row was shown
 		}
@@ -168,7 +181,10 @@ func (l *listing) add(s *inetdiag.Socket) bool {
 	if l.older > 0 && (!known || time.Duration(age.AtMost)*time.Millisecond < l.older) {
 		return true
 	}
-	if len(l.list.Sockets) == l.limit {
+	if l.query.Process != "" && s.Inode() == 0 {
+		return true
+	}
+	if len(l.list.Sockets) == l.most {
 		l.list.Truncated = true
 		return false
 	}
@@ -182,6 +198,51 @@ func (l *listing) add(s *inetdiag.Socket) bool {
 	}
 	l.list.Sockets = append(l.list.Sockets, d)
 	return true
+}
+
+// searchTime is how long the search for processes may take: enough for half a
+// million descriptors.
+const searchTime = 2 * time.Second
+
+// findOwners names the processes of the sockets, and leaves those that are
+// asked for.
+func (l *listing) findOwners(ctx context.Context, proc string) {
+	wants := make([]owner.Want, 0, len(l.list.Sockets))
+	for i := range l.list.Sockets {
+		if inode := l.list.Sockets[i].Inode; inode != 0 {
+			wants = append(wants, owner.Want{Inode: inode})
+		}
+	}
+	if len(wants) == 0 {
+		return
+	}
+	finder := owner.New(owner.Config{Proc: proc, FirstBudget: searchTime, MaxInodes: MaxSockets, MaxProcesses: 1 << 15})
+	_, r := finder.Find(ctx, wants, nil)
+	for i := range l.list.Sockets {
+		s := &l.list.Sockets[i]
+		if o, ok := finder.Owner(s.Inode); ok {
+			s.PID, s.Comm = o.PID, o.Comm
+		}
+	}
+	if l.query.Process == "" {
+		return
+	}
+	if missing := r.Pending + r.Failed + r.Dropped; missing > 0 {
+		why := "their processes were not found"
+		if r.Gap != nil {
+			why = r.Gap.Error()
+		} else if r.Pending > 0 {
+			why = fmt.Sprintf("the search takes more than %v", searchTime)
+		}
+		if l.list.Lost != "" {
+			l.list.Lost += "; "
+		}
+		l.list.Lost += fmt.Sprintf("%d sockets whose process isn't known: %s", missing, why)
+	}
+	l.list.Sockets = slices.DeleteFunc(l.list.Sockets, func(s snapshot.Socket) bool { return !l.query.MatchProcess(s.PID, s.Comm) })
+	if len(l.list.Sockets) > l.limit {
+		l.list.Sockets, l.list.Truncated = l.list.Sockets[:l.limit], true
+	}
 }
 
 // age is how long a socket is in TIME_WAIT, which is exact, or CLOSE_WAIT.

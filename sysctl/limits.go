@@ -11,6 +11,10 @@ type Limits struct {
 	// namespace (sockstat "tw"). Above it a closing socket is destroyed at
 	// once and TCPTimeWaitOverflow counts it.
 	TCPMaxTWBuckets *int `json:"tcp_max_tw_buckets,omitempty"`
+	// TCPEhashEntries is the number of hash buckets of TCP's sockets (Linux 6.1
+	// or so), negative where the namespace shares those of the initial one. Half
+	// as many is the kernel's default of TCPMaxTWBuckets in either case.
+	TCPEhashEntries *int `json:"tcp_ehash_entries,omitempty"`
 	// IPLocalPortRange holds the ports that connect() and bind(port 0) pick from.
 	IPLocalPortRange *PortRange `json:"ip_local_port_range,omitempty"`
 	// IPLocalReservedPorts are never picked automatically. Present but empty
@@ -99,6 +103,7 @@ func settings() []setting {
 	}
 	return []setting{
 		ipv4("tcp_max_tw_buckets", func(l *Limits) **int { return &l.TCPMaxTWBuckets }),
+		ipv4("tcp_ehash_entries", func(l *Limits) **int { return &l.TCPEhashEntries }),
 		{name: "net/ipv4/ip_local_port_range", ports: func(l *Limits) **PortRange { return &l.IPLocalPortRange }},
 		{name: "net/ipv4/ip_local_reserved_ports", set: func(l *Limits) **PortSet { return &l.IPLocalReservedPorts }},
 		ipv4("ip_unprivileged_port_start", func(l *Limits) **int { return &l.IPUnprivilegedPortStart }),

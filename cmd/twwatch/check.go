@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/draw"
 	"github.com/twwatch/twwatch/internal/report"
@@ -41,6 +42,8 @@ func (o *outputFlags) define(cmd *kingpin.CmdClause) {
 
 type checkFlags struct {
 	outputFlags
+	adviceFlags
+	liveFlags
 	source     sourceFlags
 	asRecorded bool
 	look       time.Duration
@@ -59,6 +62,8 @@ func checkCommand() command {
 				Default("3s").SetValue(durationValue{&f.look, 0, 10 * time.Minute})
 			f.outputFlags.define(cmd)
 			f.source.define(cmd)
+			f.adviceFlags.define(cmd)
+			f.liveFlags.define(cmd)
 			cmd.Flag("as-recorded", "Show the verdict and the findings that the last report of a recording carries, instead of judging it anew. Another twwatch's are always shown as they are.").
 				BoolVar(&f.asRecorded)
 			cmd.Flag("fail-on", "The least severity that makes the exit status other than 0: warning or critical.").
@@ -71,14 +76,18 @@ func checkCommand() command {
 }
 
 func (f *checkFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
-	j := newJudge(cfg.thresholds)
+	library, err := f.library()
+	if err != nil {
+		return statusFailed, err
+	}
+	j := newJudge(cfg.thresholds, library)
 	if f.asRecorded {
 		if f.source.live() {
 			return statusFailed, errors.New("--as-recorded: only a recording carries a verdict: name one with --source")
 		}
 		j = nil
 	}
-	r, err := f.source.look(ctx, f.look, j)
+	r, err := f.source.look(ctx, f.look, f.collect(collector.Config{Knowledge: library}), j)
 	if err != nil {
 		return statusFailed, err
 	}

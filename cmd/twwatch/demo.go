@@ -14,7 +14,9 @@ import (
 
 	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/draw"
+	"github.com/twwatch/twwatch/internal/hub"
 	"github.com/twwatch/twwatch/internal/lab"
 	"github.com/twwatch/twwatch/internal/report"
 )
@@ -89,8 +91,12 @@ func (f *demoFlags) storm(ctx context.Context, e env, cfg configuration, ns *lab
 		res, err := ns.Run(ctx, lab.Storm{Remotes: []netip.AddrPort{demoServer}, Rate: float64(f.rate), Duration: f.limit})
 		ended <- outcome{res, err}
 	}()
-	d := &demonstration{w: e.stdout, judge: newJudge(cfg.thresholds), style: draw.Detect(isTerminal(e), e.getenv)}
-	err := ns.Do(func() error { return d.watch(ctx) })
+	library, err := advice.Load()
+	if err != nil {
+		return statusFailed, fmt.Errorf("demo: %w", err)
+	}
+	d := &demonstration{w: e.stdout, judge: newJudge(cfg.thresholds, library), style: draw.Detect(isTerminal(e), e.getenv)}
+	err = ns.Do(func() error { return d.watch(ctx) })
 	cancel()
 	out := <-ended
 	if err == nil && out.err != nil && !errors.Is(out.err, context.Canceled) && !errors.Is(out.err, context.DeadlineExceeded) {
@@ -139,7 +145,7 @@ func (d *demonstration) watch(ctx context.Context) error {
 		}
 		before := d.last
 		d.last = r
-		d.window = append(d.window, r)
+		d.window = hub.Keep(d.window, r, hub.DefaultKeep)
 		d.judge.judge(d.window)
 		d.tell(time.Since(start), before)
 		if r.Verdict == snapshot.Critical && r.Namespaces[0].Flows[0].Ports.Free == 0 {

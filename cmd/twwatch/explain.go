@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -30,9 +28,9 @@ const explainExamples = `
 
 type explainFlags struct {
 	outputFlags
-	id    string
-	look  bool
-	files []string
+	adviceFlags
+	id   string
+	look bool
 	// now looks at this host.
 	now func(context.Context) (*snapshot.Report, error)
 }
@@ -45,8 +43,7 @@ func explainCommand() command {
 			f := &explainFlags{now: quickLook}
 			f.outputFlags.define(cmd)
 			cmd.Flag("look", "Count on this host what the explanation concerns.").Default("true").BoolVar(&f.look)
-			cmd.Flag("advice.file", "YAML file with services and remedies of your own; can be given several times.").
-				PlaceHolder("FILE").StringsVar(&f.files)
+			f.adviceFlags.define(cmd)
 			cmd.Arg("id", "What to explain.").StringVar(&f.id)
 			return f
 		},
@@ -61,11 +58,7 @@ type explanation struct {
 }
 
 func (f *explainFlags) run(ctx context.Context, e env, _ configuration) (int, error) {
-	files, err := adviceFiles(f.files)
-	if err != nil {
-		return statusFailed, err
-	}
-	library, err := advice.Load(files...)
+	library, err := f.library()
 	if err != nil {
 		return statusFailed, err
 	}
@@ -147,21 +140,4 @@ func (x explanation) write(w io.Writer, format string) error {
 		}
 	}
 	return nil
-}
-
-// adviceFiles reads an operator's own services and remedies.
-func adviceFiles(paths []string) ([]advice.File, error) {
-	var files []advice.File
-	for _, path := range paths {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("--advice.file: %w", err)
-		}
-		data, err := io.ReadAll(io.LimitReader(f, advice.MaxFile+1)) // one more byte is an error of its own
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, fmt.Errorf("--advice.file: %w", err)
-		}
-		files = append(files, advice.File{Name: path, Data: data})
-	}
-	return files, nil
 }

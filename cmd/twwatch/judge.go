@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/diagnose"
 )
 
@@ -11,11 +12,13 @@ import (
 // finding keep its time. Its thresholds may be replaced meanwhile.
 type judge struct {
 	thresholds atomic.Pointer[diagnose.Thresholds]
+	advice     *advice.Library
+	ownPort    uint16 // where this program listens; 0: nowhere
 	previous   []snapshot.Finding
 }
 
-func newJudge(t diagnose.Thresholds) *judge {
-	j := &judge{}
+func newJudge(t diagnose.Thresholds, a *advice.Library) *judge {
+	j := &judge{advice: a}
 	j.thresholds.Store(&t)
 	return j
 }
@@ -25,7 +28,7 @@ func newJudge(t diagnose.Thresholds) *judge {
 func (j *judge) judge(window []*snapshot.Report) {
 	last := window[len(window)-1]
 	t := *j.thresholds.Load()
-	result := diagnose.Judge(window, j.previous, diagnose.Settings{Thresholds: t})
+	result := diagnose.Judge(window, j.previous, diagnose.Settings{Thresholds: t, Advice: j.advice, OwnPort: j.ownPort})
 	last.Findings, last.Verdict, last.NotJudged = result.Findings, result.Verdict, result.NotJudged
 	last.Thresholds = t.All()
 	j.previous = result.Findings

@@ -11,6 +11,7 @@ import (
 	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/record"
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/hub"
 )
 
 const recordHelp = `Write what is seen to a file, one report a line, until interrupted or for as long as --for and --count say. A name that ends in .gz is packed. check, serve, sockets and other twwatches read the file as a --source.
@@ -28,6 +29,8 @@ const recordExamples = `
 `
 
 type recordFlags struct {
+	adviceFlags
+	liveFlags
 	path     string
 	interval time.Duration
 	length   time.Duration
@@ -49,6 +52,8 @@ func recordCommand() command {
 			cmd.Flag("count", "How many reports to record; 0 is no limit.").Default("0").SetValue(intValue{&f.count, 0, 1_000_000_000})
 			cmd.Flag("sockets", "How many single sockets to add to each report, chosen at random; some 200 bytes each, before packing.").
 				Default("0").SetValue(intValue{&f.sockets, 0, snapshot.MaxSampledSockets})
+			f.adviceFlags.define(cmd)
+			f.liveFlags.define(cmd)
 			cmd.Flag("redact", "Replace addresses and names consistently, so that the file can be given away.").BoolVar(&f.redact)
 			return f
 		},
@@ -56,7 +61,11 @@ func recordCommand() command {
 }
 
 func (f *recordFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
-	c, err := collector.New(collector.Config{Interval: f.interval, CPUBudget: 1, Version: programVersion(), SampleSockets: f.sockets})
+	library, err := f.library()
+	if err != nil {
+		return statusFailed, err
+	}
+	c, err := collector.New(f.collect(collector.Config{Interval: f.interval, CPUBudget: 1, SampleSockets: f.sockets, Knowledge: library}))
 	if err != nil {
 		return statusFailed, err
 	}
@@ -74,7 +83,7 @@ func (f *recordFlags) run(ctx context.Context, e env, cfg configuration) (int, e
 		ctx, cancel = context.WithTimeout(ctx, f.length)
 		defer cancel()
 	}
-	err = f.write(ctx, e, c, w, newJudge(cfg.thresholds))
+	err = f.write(ctx, e, c, w, newJudge(cfg.thresholds, library))
 	if cerr := w.Close(); !errors.Is(err, cerr) { // which may be the one of Write again
 		err = errors.Join(err, cerr)
 	}
@@ -92,7 +101,7 @@ func (f *recordFlags) run(ctx context.Context, e env, cfg configuration) (int, e
 // pass that fails altogether is told and left out; if it is the first, it ends
 // the recording, since the next would fail too.
 func (f *recordFlags) write(ctx context.Context, e env, c *collector.Collector, w *record.Writer, j *judge) error {
-	var before *snapshot.Report
+	var window []*snapshot.Report
 	for r, err := range c.Reports(ctx) {
 		if err != nil && w.Reports() == 0 {
 			return err
@@ -101,12 +110,8 @@ func (f *recordFlags) write(ctx context.Context, e env, c *collector.Collector, 
 			fail(e, err)
 			continue
 		}
-		window := []*snapshot.Report{r}
-		if before != nil {
-			window = []*snapshot.Report{before, r}
-		}
+		window = hub.Keep(window, r, hub.DefaultKeep)
 		j.judge(window)
-		before = r
 		if err := w.Write(r); err != nil {
 			return err
 		}

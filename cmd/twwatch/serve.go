@@ -24,12 +24,13 @@ import (
 
 	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/exporter"
 	"github.com/twwatch/twwatch/internal/hub"
 	"github.com/twwatch/twwatch/internal/web"
 )
 
-const serveHelp = `Watch all the time: one pass over the sockets every 15 seconds, served as Prometheus metrics and as a JSON API on port 10060. One pass serves any number of scrapes.
+const serveHelp = `Watch all the time: one pass over the sockets every 15 seconds, served as Prometheus metrics, as a page and as a JSON API on port 10060. One pass serves any number of scrapes and readers.
 
 Off loopback only /metrics and /-/ are answered, unless --web.config.file asks for authentication or --web.enable-api is given. A request that isn't authenticated must name this host by an IP address, localhost, a host of --web.listen-address or one of --web.allowed-host: under any other name a web page may be another site's. /metrics off loopback and /-/ are answered under every name, since scrapers use many.
 
@@ -52,6 +53,8 @@ const (
 )
 
 type serveFlags struct {
+	adviceFlags
+	liveFlags
 	source        sourceFlags
 	web           *toolkit.FlagConfig
 	logLevel      string
@@ -62,11 +65,13 @@ type serveFlags struct {
 	serverRemotes bool
 	enableAPI     bool
 	allowedHosts  []string
+
+	knowledge *advice.Library
 }
 
 func serveCommand() command {
 	return command{
-		name: "serve", summary: "watch all the time: Prometheus metrics and a JSON API",
+		name: "serve", summary: "watch all the time: Prometheus metrics, a page and a JSON API",
 		help: serveHelp, examples: serveExamples,
 		define: func(cmd *kingpin.CmdClause) runner {
 			f := &serveFlags{web: kingpinflag.AddFlags(cmd, defaultAddress)}
@@ -81,6 +86,8 @@ func serveCommand() command {
 				Default("20").SetValue(intValue{&f.flows, 0, 500})
 			cmd.Flag("metrics.server-remotes", "Give server flows a remote label: one flow for each client address.").BoolVar(&f.serverRemotes)
 			f.source.define(cmd)
+			f.adviceFlags.define(cmd)
+			f.liveFlags.define(cmd)
 			cmd.Flag("log.level", "Log only messages of this severity or above: debug, info, warn or error.").
 				Default("info").SetValue(choiceValue{&f.logLevel, promslog.LevelFlagOptions})
 			cmd.Flag("log.format", "Format of the log: logfmt or json.").
@@ -100,6 +107,7 @@ type server struct {
 	reloader *reloader
 	hub      *hub.Hub
 	http     []*http.Server
+	stopping chan struct{} // closed when streams are to end
 }
 
 func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, error) {
@@ -107,7 +115,11 @@ func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, er
 		return statusFailed, err
 	}
 	limitRuntime(e)
-	s := &server{serveFlags: f, env: e, level: promslog.NewLevel(), judge: newJudge(cfg.thresholds)}
+	var err error
+	if f.knowledge, err = f.library(); err != nil {
+		return statusFailed, err
+	}
+	s := &server{serveFlags: f, env: e, level: promslog.NewLevel(), judge: newJudge(cfg.thresholds, f.knowledge)}
 	format := promslog.NewFormat()
 	if err := errors.Join(s.level.Set(f.logLevel), format.Set(f.logFormat)); err != nil {
 		return statusFailed, err
@@ -123,6 +135,7 @@ func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, er
 	if err != nil {
 		return statusFailed, err
 	}
+	s.judge.ownPort = ownPort(listeners)
 	defer func() {
 		for _, l := range listeners {
 			_ = l.Close() // the server has closed it already, as a rule
@@ -174,6 +187,16 @@ func (f *serveFlags) listen() ([]net.Listener, error) {
 	return listeners, nil
 }
 
+// ownPort is the first port that is served; 0 if none is TCP's.
+func ownPort(listeners []net.Listener) uint16 {
+	for _, l := range listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			return uint16(a.Port)
+		}
+	}
+	return 0
+}
+
 func listenError(address string, err error) error {
 	var hint string
 	switch {
@@ -219,6 +242,7 @@ func (s *server) serve(ctx context.Context, cfg configuration, listeners []net.L
 			return fmt.Errorf("registering metrics: %w", err)
 		}
 	}
+	s.stopping = make(chan struct{})
 	handler := s.handler(registry, sockets)
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -227,7 +251,7 @@ func (s *server) serve(ctx context.Context, cfg configuration, listeners []net.L
 	for _, l := range listeners {
 		h := web.Server(handler, s.logger)
 		s.http = append(s.http, h)
-		go func() { failed <- toolkit.Serve(l, h, s.web, s.logger) }()
+		go func() { failed <- toolkit.Serve(web.Listener(l), h, s.web, s.logger) }()
 	}
 	looked := make(chan struct{})
 	go func() {
@@ -290,6 +314,7 @@ func (s *server) attend(ctx context.Context, failed <-chan error) error {
 // shutdown answers what has been asked, for a while, and ends the passes.
 func (s *server) shutdown(cancel context.CancelFunc) {
 	s.notify("STOPPING=1")
+	close(s.stopping)
 	ctx, done := context.WithTimeout(context.Background(), shutdownTime)
 	defer done()
 	for _, h := range s.http {
@@ -305,23 +330,13 @@ func (s *server) shutdown(cancel context.CancelFunc) {
 // time, since the toolkit reads its file each time too.
 func (s *server) handler(metrics prometheus.Gatherer, sockets socketLister) http.Handler {
 	cfg := web.Config{
-		Hub: s.hub, Metrics: metrics, Sockets: sockets, EnableAPI: s.enableAPI,
+		Hub: s.hub, Metrics: metrics, Sockets: sockets, Library: s.knowledge, EnableAPI: s.enableAPI, Done: s.stopping,
 		ListenAddrs: *s.web.WebListenAddresses, AllowedHosts: s.allowedHosts, Version: programVersion(), Logger: s.logger,
 	}
-	open := web.Handler(cfg)
-	file := *s.web.WebConfigFile
-	if file == "" {
-		return open
+	if file := *s.web.WebConfigFile; file != "" {
+		cfg.Authenticated = func(r *http.Request) bool { return authenticated(file, r) }
 	}
-	cfg.Auth = true
-	protected := web.Handler(cfg)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if authenticated(file, r) {
-			protected.ServeHTTP(w, r)
-			return
-		}
-		open.ServeHTTP(w, r)
-	})
+	return web.Handler(cfg)
 }
 
 // authenticated tells whether the toolkit let the request in because it proves

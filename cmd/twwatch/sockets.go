@@ -26,6 +26,7 @@ Another twwatch (--source=http://…) lists its live sockets, at most 1000 at a 
 const socketsExamples = `
   twwatch sockets --state=time-wait --remote=10.0.0.9 --port=6379
   twwatch sockets --state=close-wait --older=1m    leaked, or forgotten
+  twwatch sockets --state=close-wait --process=php-fpm
   twwatch sockets --state=close-wait --state=last-ack --output=json
   twwatch sockets --source=http://web-1:10060 --port=6379
   twwatch sockets --source=storm.jsonl.gz --state=time-wait
@@ -38,6 +39,7 @@ type socketsFlags struct {
 	remote netip.Prefix
 	port   int
 	older  time.Duration
+	owner  string
 	limit  int
 }
 
@@ -53,6 +55,7 @@ func socketsCommand() command {
 			cmd.Flag("port", "Only sockets with this port at either end.").PlaceHolder("N").SetValue(intValue{&f.port, 1, 65535})
 			cmd.Flag("older", "Only sockets that have been in their state at least so long; those whose age can't be known are left out.").
 				PlaceHolder("30s").SetValue(durationValue{&f.older, 0, 10000 * time.Hour})
+			cmd.Flag("process", "Only sockets of this process: its pid, or the name in /proc/PID/comm.").PlaceHolder("NAME").StringVar(&f.owner)
 			cmd.Flag("limit", "How many to list at most.").Default("100").SetValue(intValue{&f.limit, 1, collector.MaxSockets})
 			f.outputFlags.define(cmd)
 			f.source.define(cmd)
@@ -83,7 +86,7 @@ func (v *statesValue) String() string     { return fmt.Sprint(*v.names) }
 func (v *statesValue) IsCumulative() bool { return true }
 
 func (f *socketsFlags) run(ctx context.Context, e env, _ configuration) (int, error) {
-	query := snapshot.SocketQuery{States: f.states, Remote: f.remote, Port: uint16(f.port), Older: f.older, Limit: f.limit}
+	query := snapshot.SocketQuery{States: f.states, Remote: f.remote, Port: uint16(f.port), Older: f.older, Process: f.owner, Limit: f.limit}
 	if err := query.Check(); err != nil {
 		return statusFailed, fmt.Errorf("--%w", err)
 	}

@@ -34,6 +34,20 @@ func (s *sourceFlags) define(cmd *kingpin.CmdClause) {
 		PlaceHolder("FILE").StringVar(&s.config)
 }
 
+// liveFlags say how to look at this kernel.
+type liveFlags struct{ liveEvery time.Duration }
+
+func (l *liveFlags) define(cmd *kingpin.CmdClause) {
+	cmd.Flag("dump-live-every", "Look at the live sockets so often between two passes, so that more short connections are seen while their process can be found; 0 is never. Each look walks the kernel's whole table, beyond the CPU budget.").
+		PlaceHolder("0s").SetValue(durationValue{&l.liveEvery, 0, collector.MaxInterval})
+}
+
+// collect completes a collector's configuration.
+func (l *liveFlags) collect(cfg collector.Config) collector.Config {
+	cfg.LiveEvery, cfg.Version = l.liveEvery, programVersion()
+	return cfg
+}
+
 func (s *sourceFlags) live() bool { return s.source == "live" }
 
 func (s *sourceFlags) remote() bool {
@@ -53,21 +67,21 @@ func (s *sourceFlags) validate() error {
 // look returns one judged report: of this kernel after so long a look, the
 // last one of a recording, or another twwatch's newest, as that judged it. With
 // a nil judge a recording's is as it was judged then.
-func (s *sourceFlags) look(ctx context.Context, d time.Duration, j *judge) (*snapshot.Report, error) {
+func (s *sourceFlags) look(ctx context.Context, d time.Duration, cfg collector.Config, j *judge) (*snapshot.Report, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
 	switch {
 	case s.live():
-		return lookLive(ctx, d, j)
+		return lookLive(ctx, d, cfg, j)
 	case s.remote():
 		return s.lookRemote(ctx)
 	}
 	return lookRecorded(ctx, s.source, j)
 }
 
-func lookLive(ctx context.Context, d time.Duration, j *judge) (*snapshot.Report, error) {
-	c, err := collector.New(collector.Config{Version: programVersion()})
+func lookLive(ctx context.Context, d time.Duration, cfg collector.Config, j *judge) (*snapshot.Report, error) {
+	c, err := collector.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -95,10 +109,7 @@ func lookRecorded(ctx context.Context, path string, j *judge) (*snapshot.Report,
 		if err != nil {
 			return nil, err
 		}
-		if len(window) == hub.DefaultKeep {
-			window = append(window[:0], window[1:]...)
-		}
-		window = append(window, r)
+		window = hub.Keep(window, r, hub.DefaultKeep)
 		if j != nil {
 			j.judge(window)
 		}
@@ -189,8 +200,7 @@ func (k *sampleKeeper) list(_ context.Context, q snapshot.SocketQuery) (any, err
 }
 
 func openLive(f *serveFlags) (hub.Source, socketLister, func(), error) {
-	cfg := collector.Config{Interval: f.interval, CPUBudget: f.cpuBudget, Version: programVersion()}
-	c, err := collector.New(cfg)
+	c, err := collector.New(f.collect(collector.Config{Interval: f.interval, CPUBudget: f.cpuBudget, Knowledge: f.knowledge}))
 	if err != nil {
 		return nil, nil, nil, err
 	}

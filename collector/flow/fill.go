@@ -49,6 +49,7 @@ func (t *Table) Fill(n *snapshot.Namespace) {
 	t.fillOmitted(n, len(crowds))
 	t.fillListeners(n)
 	t.fillCloseWaits(n)
+	t.fillHalfOpen(n)
 	t.remember(chosen)
 }
 
@@ -227,7 +228,7 @@ func (t *Table) flow(i uint16, by *parity) snapshot.Flow {
 		States: toStates(&e.states), MissedAtMost: e.missed, Births: uint64(e.births),
 		SurvivorsOnly: t.survivorsOnly(e),
 		CloseWait: snapshot.CloseWaitCount{
-			Sockets: e.states[inetdiag.CloseWait], Unread: e.unread, Unaccepted: e.unaccepted,
+			Sockets: e.states[inetdiag.CloseWait], EOFRead: e.eofRead, Unread: e.unread, Unaccepted: e.unaccepted,
 		},
 		Processes: []snapshot.Process{},
 	}
@@ -258,6 +259,7 @@ func (t *Table) flow(i uint16, by *parity) snapshot.Flow {
 			f.Ports.SecondsToExhaustion = t.exhaustion(e, f.Ports, r)
 		}
 	}
+	t.fillOwners(&f, i)
 	return f
 }
 
@@ -271,6 +273,9 @@ func (t *Table) crowdFlow(c *crowd) snapshot.Flow {
 		Processes: []snapshot.Process{},
 	}
 	t.name(&f)
+	if t.cfg.Owned != nil {
+		t.cfg.Owned(&f, nil)
+	}
 	return f
 }
 
@@ -321,6 +326,7 @@ func (t *Table) fillListeners(n *snapshot.Namespace) {
 		if d := l.id.Interface(); d != 0 {
 			s.Device = t.device(d)
 		}
+		s.PID, s.Comm = t.owner(l.inode)
 		n.Listeners = append(n.Listeners, s)
 	}
 	slices.SortFunc(n.Listeners, func(a, b snapshot.Listener) int {
@@ -342,12 +348,25 @@ func (t *Table) fillCloseWaits(n *snapshot.Namespace) {
 		w := snapshot.CloseWait{
 			Local: c.id.Src().String(), Remote: c.id.Dst().String(), Cookie: c.id.Cookie(),
 			RecvQ: c.recvQ, SendQ: c.sendQ, Inode: c.inode, UID: c.uid,
+			Side: t.entries[c.entry].key.side().snapshot(),
+		}
+		w.PID, w.Comm = t.owner(c.inode)
+		if c.sent >= 0 {
+			w.LastSentSeconds = seconds(c.sent)
 		}
 		if c.age.known() {
 			w.AgeSeconds, w.AgeAtLeast, w.AgeAtMostSeconds = seconds(c.age.AtLeast), c.age.atLeast(), seconds(c.age.AtMost)
 		}
 		n.CloseWaits = append(n.CloseWaits, w)
 	}
+}
+
+// owner is who holds a socket, as far as that is known.
+func (t *Table) owner(inode uint32) (pid int, comm string) {
+	if t.cfg.Owner == nil || inode == 0 {
+		return 0, ""
+	}
+	return t.cfg.Owner(inode)
 }
 
 func seconds(ms int64) *float64 {
@@ -367,6 +386,7 @@ func (t *Table) remember(chosen []uint16) {
 		m.last = append(m.last, t.entries[i].key)
 	}
 	m.learn(t)
+	m.learnFollowed(t)
 }
 
 // sorted returns the flows in order. A Flow is large: they move once, and not at

@@ -4,7 +4,18 @@ import "github.com/twwatch/twwatch/sysctl"
 
 // Memory is what a namespace's next pass should know of its last one. The
 // zero value knows nothing. It is for one namespace and one goroutine.
+//
+// It holds up to 4 MiB of connections seen alive: see [MaxCookies]. Each is
+// forgotten when a TIME_WAIT of it can't be there any more.
 type Memory struct {
+	cookies cookies
+	// When live connections were first looked at, and of which flows all were
+	// by the last look: of every one, or of those followed, by their hash.
+	glanced  bool
+	firstMS  uint32
+	all      bool
+	followed map[uint64]struct{}
+
 	last []key // the flows last reported: they are followed from the first row on
 
 	// doubtful are the client flows that hold ports of the other parity which
@@ -88,4 +99,56 @@ func (m *Memory) learn(t *Table) {
 		}
 	}
 	m.watched = true
+}
+
+// sweep forgets connections, from time to time.
+func (m *Memory) sweep(now, keep uint32) {
+	if c := &m.cookies; c.refused || c.swept == 0 || now-c.swept >= sweepMS {
+		c.sweep(now, keep)
+	}
+}
+
+// sweepMS is the least time between two sweeps while there is room.
+const sweepMS = 10_000
+
+// look notes that live connections were looked at, and whether all of them were
+// remembered.
+func (m *Memory) look(now uint32, all bool) {
+	if !m.glanced {
+		m.glanced, m.firstMS = true, now
+	}
+	m.all = all && !m.cookies.refused
+	clear(m.followed)
+}
+
+// learnFollowed notes whose live connections the pass looked at.
+func (m *Memory) learnFollowed(t *Table) {
+	if !t.followed {
+		return
+	}
+	m.look(t.nowMS, t.everything)
+	if m.all || m.cookies.refused {
+		return
+	}
+	if m.followed == nil {
+		m.followed = make(map[uint64]struct{})
+	}
+	for i := range t.entries {
+		if e := &t.entries[i]; e.followed && !e.cut {
+			m.followed[t.seed.of(e.key)] = struct{}{}
+		}
+	}
+}
+
+// sawLive tells whether an earlier look, long enough ago, remembered the live
+// connections of a flow.
+func (m *Memory) sawLive(t *Table, e *entry) bool {
+	if m == nil || !m.glanced || t.nowMS-m.firstMS < longLivedMS {
+		return false
+	}
+	if m.all {
+		return true
+	}
+	_, ok := m.followed[t.seed.of(e.key)]
+	return ok
 }

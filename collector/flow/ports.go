@@ -215,7 +215,9 @@ func (t *Table) flowPorts(i uint16, by *parity) *snapshot.Ports {
 	used := int(e.used[0] + e.used[1])
 	inBoth := int(e.blocked[0] + e.blocked[1])
 	reusable := int(e.reusable[0] + e.reusable[1])
+	binds := int(e.bound)
 	if by.evidence[i] == bound {
+		binds += int(e.used[1] - e.blocked[1])
 		inBoth += int(e.used[1] - e.blocked[1])
 		reusable -= int(e.reusable[1])
 	}
@@ -226,7 +228,7 @@ func (t *Table) flowPorts(i uint16, by *parity) *snapshot.Ports {
 	}
 	free := p.size - p.pool.Reserved - b - used + reusable
 	return &snapshot.Ports{
-		Range: p.size, Reserved: p.pool.Reserved, Blocked: b, Used: used, Reusable: reusable, Free: max(0, free),
+		Range: p.size, Reserved: p.pool.Reserved, Blocked: b, Used: used, Reusable: reusable, Free: max(0, free), Bound: binds,
 		AtMost: t.anyDoubt() || by.othersDoubt(i) || e.missed > 0 || twin > 0 ||
 			reusable > 0 && (t.reuseDoubt || !e.loopback), // reuse needs the peer's timestamps, which can't be seen
 	}

@@ -1,14 +1,20 @@
 package flow
 
 import (
+	"time"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/sysctl"
 )
 
+// MaxFlows is how many flows a [Table] follows at once.
+const MaxFlows = 16384
+
 const (
 	// maxFlows is the number of flows followed at once. The first half is
 	// first come; then a flow has to prove itself heavy (admit).
-	maxFlows  = 16384
+	maxFlows  = MaxFlows
 	firstCome = maxFlows / 2
 	// A quarter is kept for flows with live sockets, come as they may, and a
 	// quarter for those that prove themselves: neither can fill the other's.
@@ -44,6 +50,17 @@ type Config struct {
 	Opened, Entered *uint64
 	// Memory is the namespace's own; nil for a single look.
 	Memory *Memory
+	// Interval is the time until the next pass, at most: connections are
+	// remembered for that long and a TIME_WAIT's life.
+	Interval time.Duration
+	// WithoutOwners leaves out what only the search for processes needs.
+	WithoutOwners bool
+	// Owned gets each reported flow and the shares that processes have of it,
+	// borrowed; none if they aren't known. Owner names the process that holds a
+	// socket, 0 if it isn't known. Both are called by Fill alone, and may be
+	// nil.
+	Owned func(f *snapshot.Flow, shares []Share)
+	Owner func(inode uint32) (pid int, comm string)
 }
 
 // entry is one flow. It holds no pointer: the garbage collector doesn't look
@@ -68,23 +85,30 @@ type entry struct {
 	overdue uint32 // TIME_WAIT past its expiry, still holding its port
 	missed  uint32 // sightings before the flow was admitted, at most
 
-	unread, unaccepted uint32 // CLOSE_WAIT
-	oldestCloseWait    Age
-	explicit           bool // some live socket of it was bound to a port of its choice
-	loopback           bool // tcp_tw_reuse=2 acts on it
-	recycles           bool // tcp_tw_reuse acts on its TIME_WAIT sockets now
+	bound     uint32 // of used, those that were visibly bound before they connected
+	longLived uint32 // ESTABLISHED that an earlier look saw
+	live      uint16 // sockets kept for the search of their processes
+	followed  bool   // these are searched for
+	cut       bool   // not all of its live sockets are
+
+	eofRead, unread, unaccepted uint32 // CLOSE_WAIT
+	oldestCloseWait             Age
+	explicit                    bool // some live socket of it was bound to a port of its choice
+	loopback                    bool // tcp_tw_reuse=2 acts on it
+	recycles                    bool // tcp_tw_reuse acts on its TIME_WAIT sockets now
 
 	// timeline counts TIME_WAIT rows by age in whole seconds at the pass's
 	// start, youngest first. A flow has less than 65,536 sockets, since they
 	// differ in one port.
 	timeline [60]uint16
-	_        [20]byte // to whole cache lines
+	_        [4]byte // to whole cache lines
 }
 
 // Table groups the rows of one pass at a time: Begin, Add for every row, Bound
-// for every bound socket, then Fill. Its memory, about 7 MiB when full, is kept
-// between passes and doesn't depend on the number of sockets. It is not safe
-// for concurrent use.
+// for every bound socket, Follow and Attribute for the processes, then Fill.
+// Its memory, about 7 MiB when full and 2.5 MiB for 65,536 live sockets and
+// their processes, is kept between passes and bounded, however many sockets
+// there are. It is not safe for concurrent use.
 type Table struct {
 	seed    seed
 	entries []entry
@@ -115,6 +139,16 @@ type Table struct {
 	waiting int // TIME_WAIT rows in pending
 	pending [pendingRows]pendingRow
 	warm    slot // see countPending
+
+	cookies    *cookies // of the namespace's Memory; nil if there are none
+	held       heldTable
+	shares     []Share // scratch
+	nowMS      uint32  // Start as the memory of connections counts it
+	followed   bool    // Follow was called
+	everything bool    // and follows all live sockets
+	searched   bool
+
+	halfOpen halfOpens
 
 	listeners        []listener
 	closeWaits       []closeWait
@@ -154,6 +188,9 @@ func (t *Table) Begin(cfg Config) {
 	t.closeWaits = t.closeWaits[:0]
 	t.closeWaitsMissed, t.survivors, t.served, t.reopened, t.foldedOther = false, false, false, false, false
 	t.boundSeen, t.liveInRange = false, false
+	t.held.reset()
+	t.halfOpen.reset()
+	t.followed, t.everything, t.searched = false, false, false
 	t.states, t.timeline = [inetdiag.BoundInactive + 1]uint32{}, [60]uint32{}
 	t.minis, t.births, t.filled, t.live, t.heavy, t.waiting = 0, 0, 0, 0, 0, 0
 
@@ -169,6 +206,7 @@ func (t *Table) Begin(cfg Config) {
 	if cfg.Since != 0 {
 		t.covered = (cfg.Start - cfg.Since) / 1e6
 	}
+	t.recall()
 	if t.puzzled {
 		clear(t.near[:])
 		clear(t.far[:])
@@ -179,6 +217,18 @@ func (t *Table) Begin(cfg Config) {
 		for i := range cfg.Memory.last {
 			k := &cfg.Memory.last[i]
 			t.insert(k, t.seed.of(*k), 0)
+		}
+	}
+}
+
+// recall gets the connections ready that the namespace's earlier looks saw.
+func (t *Table) recall() {
+	t.cookies, t.nowMS = nil, ms(t.cfg.Start)
+	if m := t.cfg.Memory; m != nil && !t.cfg.WithoutOwners {
+		interval := max(t.cfg.Interval.Milliseconds(), t.covered)
+		m.sweep(t.nowMS, uint32(min(t.length+interval+slackMS, 1<<30)))
+		if m.cookies.count > 0 {
+			t.cookies = &m.cookies
 		}
 	}
 }
@@ -220,6 +270,9 @@ func (t *Table) Add(s *inetdiag.Socket) {
 	if s.Mini() {
 		t.minis++
 	}
+	if state == inetdiag.SynRecv || state == inetdiag.NewSynRecv {
+		t.addHalfOpen(s)
+	}
 	sport := s.SrcPort()
 	class := t.ports.class[sport]
 	if class&usable != 0 && class&blocked == 0 && !s.Mini() {
@@ -238,6 +291,9 @@ func (t *Table) Add(s *inetdiag.Socket) {
 	}
 	if state == inetdiag.CloseWait {
 		t.addCloseWait(i, e, s)
+	}
+	if !t.cfg.WithoutOwners {
+		t.addLive(i, e, s, state)
 	}
 }
 

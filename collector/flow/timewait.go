@@ -17,8 +17,10 @@ const tickMS = 10
 type pendingRow struct {
 	srcHi, srcLo, dstHi, dstLo, tail uint64 // its key
 	hash                             uint64
-	age                              int64 // ms, when the datagram was filled
-	ago                              int64 // ms from its beginning to the pass's start
+	cookie                           uint64
+	place                            uint32 // of the cookie
+	age                              int64  // ms, when the datagram was filled
+	ago                              int64  // ms from its beginning to the pass's start
 	port                             uint16
 	class                            uint8 // of port
 	overdue                          bool
@@ -34,6 +36,7 @@ func (t *Table) addTimeWait(s *inetdiag.Socket) {
 	tail := t.tailOf(s, w.class)
 	w.srcHi, w.srcLo, w.dstHi, w.dstLo, w.tail = srcHi, srcLo, dstHi, dstLo, tail
 	w.hash = t.seed.hash(srcHi, srcLo, dstHi, dstLo, tail)
+	w.cookie = s.Cookie()
 	expires := int64(s.Expires())
 	w.overdue = expires == 0
 	w.age = t.length - expires
@@ -55,6 +58,12 @@ func (t *Table) countPending() {
 	if len(t.entries) >= firstCome {
 		for i := range rows {
 			warm += slot(t.seen[rows[i].hash>>seenShift])
+		}
+	}
+	if t.cookies != nil {
+		for i := range rows {
+			rows[i].place = uint32(t.cookies.place(rows[i].cookie))
+			warm += slot(t.cookies.slots[rows[i].place].seen)
 		}
 	}
 	t.warm = warm // so that the loads are made
@@ -101,6 +110,13 @@ func (t *Table) countTimeWait(w *pendingRow) {
 	}
 	if w.ago >= 0 && w.ago < int64(e.window) {
 		e.young++
+	}
+	if t.cookies != nil {
+		if at, ok := t.cookies.at(w.cookie, w.place); ok && t.cookies.slots[at].process != 0 {
+			if h := t.held.at(i, t.cookies.slots[at].process); h != nil {
+				h.Closed++
+			}
+		}
 	}
 	age := uint32(max(w.age, 0))
 	e.oldest = max(e.oldest, age)

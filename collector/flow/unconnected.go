@@ -3,6 +3,7 @@ package flow
 import (
 	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
@@ -24,6 +25,7 @@ type closeWait struct {
 	recvQ, sendQ uint32
 	inode, uid   uint32
 	age          Age
+	sent         int64 // ms since this end sent data, −1 if unknown
 }
 
 // Age bounds the time since the peer's FIN, in ms.
@@ -70,6 +72,7 @@ func (t *Table) Bound(s *inetdiag.Socket) {
 	k := t.keyOf(s)
 	if i := t.known(k); i != noFlow && k.side() == client {
 		t.entries[i].blocked[class>>otherBit&1]++
+		t.entries[i].bound++
 		t.entries[i].explicit = true
 	}
 }
@@ -100,7 +103,11 @@ func (t *Table) addUnconnected(s *inetdiag.Socket, state inetdiag.State) bool {
 // addCloseWait notes a CLOSE_WAIT socket. Its Recv-Q counts the FIN as one
 // byte; without an inode no accept() has taken it yet.
 func (t *Table) addCloseWait(i uint16, e *entry, s *inetdiag.Socket) {
-	if s.RQueue() > 1 {
+	switch s.RQueue() {
+	case 0:
+		e.eofRead++
+	case 1: // the FIN alone
+	default:
 		e.unread++
 	}
 	if s.Inode() == 0 && e.key.side() == server {
@@ -115,7 +122,7 @@ func (t *Table) addCloseWait(i uint16, e *entry, s *inetdiag.Socket) {
 
 func makeCloseWait(i uint16, s *inetdiag.Socket) closeWait {
 	return closeWait{
-		id: s.ID(), entry: i, recvQ: s.RQueue(), sendQ: s.WQueue(), inode: s.Inode(), uid: s.UID(), age: unknownAge(),
+		id: s.ID(), entry: i, recvQ: s.RQueue(), sendQ: s.WQueue(), inode: s.Inode(), uid: s.UID(), age: unknownAge(), sent: -1,
 	}
 }
 
@@ -184,4 +191,34 @@ func sortByAge(c []closeWait) {
 	slices.SortFunc(c, func(a, b closeWait) int {
 		return cmp.Or(cmp.Compare(b.age.AtLeast, a.age.AtLeast), a.id.Src().Compare(b.id.Src()), a.id.Dst().Compare(b.id.Dst()))
 	})
+}
+
+// CloseWaitInodes yields the inodes of CLOSE_WAIT sockets that a process holds.
+func (t *Table) CloseWaitInodes(yield func(inode uint32) bool) {
+	for i := range t.closeWaits {
+		if inode := t.closeWaits[i].inode; inode != 0 && !yield(inode) {
+			return
+		}
+	}
+}
+
+// Listeners yields where the listeners listen, and their inodes.
+func (t *Table) Listeners(yield func(at netip.AddrPort, inode uint32) bool) {
+	for i := range t.listeners {
+		if l := &t.listeners[i]; !yield(l.id.Src(), l.inode) {
+			return
+		}
+	}
+}
+
+// HalfClosed yields the CLOSE_WAIT sockets that will be reported and whose
+// program has read the end: if it still sends, the connection is half-closed
+// and no leak. sent tells how long before the pass's start it last did, in ms.
+func (t *Table) HalfClosed(yield func(id inetdiag.ID, sent func(ms int64))) {
+	sortByAge(t.closeWaits)
+	for i := range t.closeWaits[:min(len(t.closeWaits), snapshot.MaxCloseWaits)] {
+		if c := &t.closeWaits[i]; c.recvQ == 0 {
+			yield(c.id, func(ms int64) { c.sent = max(ms, 0) })
+		}
+	}
 }

@@ -13,6 +13,12 @@ type Ledger struct {
 	LastStart int64
 	// LastBound is when bound sockets were last looked for; 0 never.
 	LastBound int64
+	// LastKeep is when the processes that nobody needs were last forgotten; 0
+	// never.
+	LastKeep int64
+	// Processes are those whose connections the namespace's flow.Memory
+	// remembers.
+	Processes Processes
 
 	fins, seen map[uint64]Fin // CLOSE_WAIT, by cookie
 }

@@ -26,6 +26,7 @@ func full(t *testing.T) *Report {
 			Stage: "owner", Namespace: "default/cart-5d9f/app", Error: "descriptors of other users' processes can't be read",
 			Lost: "the processes of some sockets", Fix: "grant CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE",
 		}},
+		LiveDumps:  &LiveDumps{Count: 14, CPUSeconds: 0.021},
 		NotJudged:  []string{"time-wait-overflow"},
 		HostLimits: fullHostLimits(),
 		Thresholds: map[string]float64{"ports.warning": 0.5, "ports.critical": 0.8},

@@ -54,7 +54,10 @@ type Report struct {
 	Incomplete []Gap    `json:"incomplete"`
 	// Limited is what was not looked at for want of a right, or not yet. All
 	// else is as complete as it would be with it.
-	Limited    []Gap              `json:"limited,omitempty"`
+	Limited []Gap `json:"limited,omitempty"`
+	// LiveDumps are the looks at live sockets since the report before, if any
+	// were asked for.
+	LiveDumps  *LiveDumps         `json:"live_dumps,omitempty"`
 	NotJudged  []string           `json:"not_judged"` // rule ids that lacked their evidence
 	HostLimits *sysctl.HostLimits `json:"host_limits,omitempty"`
 	Thresholds map[string]float64 `json:"thresholds,omitempty"` // in force when judged
@@ -71,6 +74,12 @@ type Gap struct {
 	Error     string `json:"error"`
 	Lost      string `json:"lost"` // what is missing from the report
 	Fix       string `json:"fix"`  // what to do about it
+}
+
+// LiveDumps are looks at live sockets between two passes, and their CPU time.
+type LiveDumps struct {
+	Count      int     `json:"count"`
+	CPUSeconds float64 `json:"cpu_seconds"`
 }
 
 // Namespace is one network namespace as a pass found it.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -46,6 +47,10 @@ type SocketQuery struct {
 	Port   uint16        // the local or the remote port; 0: any
 	Older  time.Duration // age at least this, as far as is known: see below; 0: any
 	Limit  int           // rows at most; 0: as many as the source gives
+	// Process is the name or the pid of the process that holds the socket; "":
+	// any, or none. The kernel cuts names to 15 bytes, so a longer one asks for
+	// what is left of it.
+	Process string
 }
 
 // A QueryError is a question that has no answer.
@@ -79,6 +84,8 @@ func (q *SocketQuery) Check() error {
 		return &QueryError{"older", "only " + strings.Join(agedStates(), " and ") + " sockets have an age that can be known"}
 	case q.Older < 0:
 		return &QueryError{"older", "want a duration that isn't negative"}
+	case q.Process == "0":
+		return &QueryError{"process", "want a name or a pid, which is 1 at least"}
 	case q.Limit < 0:
 		return &QueryError{"limit", "want a number that isn't negative"}
 	}
@@ -91,7 +98,7 @@ func (q *SocketQuery) Match(s *Socket) bool {
 	if len(q.States) > 0 && !slices.Contains(q.States, s.State) {
 		return false
 	}
-	if q.Older > 0 && !s.mayBe(q.Older) {
+	if q.Older > 0 && !s.mayBe(q.Older) || !q.MatchProcess(s.PID, s.Comm) {
 		return false
 	}
 	if !q.Remote.IsValid() && q.Port == 0 {
@@ -103,6 +110,19 @@ func (q *SocketQuery) Match(s *Socket) bool {
 		return false
 	}
 	return q.Port == 0 || q.Port == local.Port() || q.Port == remote.Port()
+}
+
+// MatchProcess reports whether sockets of a process are asked for; a pid of 0
+// is no process.
+func (q *SocketQuery) MatchProcess(pid int, comm string) bool {
+	const longest = 15 // TASK_COMM_LEN − 1, include/linux/sched.h
+	switch {
+	case q.Process == "":
+		return true
+	case pid == 0:
+		return false
+	}
+	return comm == q.Process || len(q.Process) > longest && comm == q.Process[:longest] || strconv.Itoa(pid) == q.Process
 }
 
 // mayBe reports whether the socket's age may be at least d.

@@ -18,7 +18,7 @@ func TestSocketQueryMatch(t *testing.T) {
 		{State: "time_wait", Local: "10.0.0.5:40000", Remote: "10.0.0.9:6379", AgeSeconds: new(30.0)},
 		{State: "time_wait", Local: "10.0.0.5:6379", Remote: "10.0.1.9:40000", AgeSeconds: new(29.9)},
 		{State: "close_wait", Local: "[fe80::1]:80", Remote: "[fe80::2%eth0]:40000", AgeSeconds: new(3600.0), AgeAtLeast: true, AgeAtMostSeconds: new(4000.0)},
-		{State: "established", Local: "[2001:db8::5]:40000", Remote: "[2001:db8::9]:443"},
+		{State: "established", Local: "[2001:db8::5]:40000", Remote: "[2001:db8::9]:443", PID: 33, Comm: "prometheus-node"},
 		{State: "listen", Local: "0.0.0.0:80"},
 		{State: "close_wait", Local: "nonsense", Remote: "\x1b"},
 	}
@@ -42,6 +42,11 @@ func TestSocketQueryMatch(t *testing.T) {
 		{"older", SocketQuery{Older: 30 * time.Second}, []int{0, 2}},
 		{"older than a CLOSE_WAIT surely is", SocketQuery{Older: 3601 * time.Second}, []int{2}},
 		{"older than it may be", SocketQuery{Older: 4001 * time.Second}, nil},
+		{"a process", SocketQuery{Process: "prometheus-node"}, []int{3}},
+		{"a process by the name of its file", SocketQuery{Process: "prometheus-node-exporter"}, []int{3}},
+		{"a pid", SocketQuery{Process: "33"}, []int{3}},
+		{"another process", SocketQuery{Process: "prometheus"}, nil},
+		{"a process in another state", SocketQuery{Process: "33", States: []string{"listen"}}, nil},
 		{"together", SocketQuery{States: []string{"time_wait"}, Remote: prefix("10.0.0.0/16"), Port: 40000, Older: 30 * time.Second}, []int{0}},
 	} {
 		var got []int
@@ -80,6 +85,8 @@ func TestSocketQueryCheck(t *testing.T) {
 		{SocketQuery{States: []string{"time_wait", "\x1b\u202e"}}, `state: unknown state "\u001b\u202e": want one or more of established, syn_sent, `},
 		{SocketQuery{Older: -1}, "older: want"},
 		{SocketQuery{Limit: -1}, "limit: want"},
+		{SocketQuery{Process: "nginx"}, ""},
+		{SocketQuery{Process: "0"}, "process: want a name or a pid"},
 	} {
 		err := tt.q.Check()
 		var q *QueryError

@@ -15,6 +15,21 @@ func (s *States) Subtract(o *States) {
 	s.Closing -= o.Closing
 }
 
+// Add adds o's counts.
+func (s *States) Add(o *States) {
+	s.Established += o.Established
+	s.SynSent += o.SynSent
+	s.SynRecv += o.SynRecv
+	s.FinWait1 += o.FinWait1
+	s.FinWait2 += o.FinWait2
+	s.TimeWait += o.TimeWait
+	s.Close += o.Close
+	s.CloseWait += o.CloseWait
+	s.LastAck += o.LastAck
+	s.Listen += o.Listen
+	s.Closing += o.Closing
+}
+
 // Total is the number of sockets in all states.
 func (s *States) Total() int {
 	return int(s.Established) + int(s.SynSent) + int(s.SynRecv) + int(s.FinWait1) + int(s.FinWait2) +

@@ -109,6 +109,8 @@ func processMain(ctx context.Context, args []string, out io.Writer) (known bool,
 	switch args[0] {
 	case "passes":
 		return true, passesMain(ctx, args[1:], out)
+	case "owners":
+		return true, ownersMain(ctx, args[1:], out)
 	case "netlink":
 		return true, netlinkMain(out)
 	}
@@ -124,6 +126,7 @@ type results struct {
 	tables   []tableResult
 	mallocs  []mallocsResult
 	memory   *memoryResult
+	owners   *ownersResult
 	notFound []string // peers that this machine lacks
 }
 

@@ -50,6 +50,8 @@ type found struct {
 	cause      *found // what it follows from
 	// flow is the one that the finding is about, nil if it isn't about one.
 	flow *snapshot.Flow
+	// flows are all that it is about, where one stands for many.
+	flows []*snapshot.Flow
 }
 
 // depth is 0 for a root cause.
@@ -62,7 +64,9 @@ func (f *found) depth() int {
 
 // rules are all there are, each family in its file.
 func rules() []rule {
-	return slices.Concat(portRules(), timeWaitRules())
+	return slices.Concat(portRules(), timeWaitRules(), shortRules(),
+		closeWaitRules(), handshakeRules(), closeRules(), settingRules(), natRules(),
+		harmlessRules()) // last: it looks at what was found
 }
 
 // IDs are the findings that Judge can make, sorted.
@@ -93,6 +97,7 @@ func Judge(window []*snapshot.Report, previous []snapshot.Finding, settings Sett
 				continue
 			}
 			all = append(all, r.judge(s)...)
+			s.found = all
 		}
 		res.Findings = append(res.Findings, s.finish(all)...)
 	}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,25 +64,25 @@ func TestRules(t *testing.T) {
 			"over half",
 			[]*snapshot.Report{host(0, nil), host(3, client(14115, nil))},
 			snapshot.Warning,
-			[]string{"ephemeral-ports-slow: connect() from 10.0.0.5 to 10.0.0.9:6379 (usually redis) is in its slow half: 14,117 of 28,232 ports are taken, all by closed connections in TIME_WAIT."},
+			[]string{"ephemeral-ports-slow: connect() from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) is in its slow half: 14,117 of 28,232 ports are taken, all by closed connections in TIME_WAIT."},
 		},
 		{
 			"a fifth left",
 			[]*snapshot.Report{host(0, nil), host(3, client(5646, new(90)))},
 			snapshot.Critical,
-			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9:6379 (usually redis) run out: 5,646 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
+			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 5,646 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
 		},
 		{
 			"little time left",
 			[]*snapshot.Report{host(0, nil), host(3, client(20000, new(59)))},
 			snapshot.Critical,
-			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9:6379 (usually redis) run out: 20,000 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 59 s."},
+			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 20,000 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 59 s."},
 		},
 		{
 			"none left",
 			[]*snapshot.Report{host(0, nil), host(3, client(0, new(0)))},
 			snapshot.Critical,
-			[]string{"ephemeral-ports-exhausted: No port left from 10.0.0.5 to 10.0.0.9:6379 (usually redis): all 28,232 are taken, all by closed connections in TIME_WAIT, and connect() fails with EADDRNOTAVAIL."},
+			[]string{"ephemeral-ports-exhausted: No port left from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis): all 28,232 are taken, all by closed connections in TIME_WAIT, and connect() fails with EADDRNOTAVAIL."},
 		},
 		{"buckets below", []*snapshot.Report{host(0, nil), host(3, buckets(104857))}, snapshot.Healthy, nil},
 		{
@@ -120,15 +121,30 @@ func TestRules(t *testing.T) {
 // What a rule can't know it doesn't judge, and that is said.
 func TestNotJudged(t *testing.T) {
 	single := Judge([]*snapshot.Report{host(0, overflow(9))}, nil, Settings{})
-	if diff := cmp.Diff([]string{BucketsOverflow}, single.NotJudged); diff != "" {
-		t.Errorf("a single look (-want +got):\n%s", diff)
-	}
 	blind := Judge([]*snapshot.Report{host(0, nil), host(3, func(n *snapshot.Namespace) {
 		n.Ports, n.TimeWait.BucketsLimit, n.Counters = nil, nil, nil
 	})}, nil, Settings{})
-	want := []string{PortsExhausted, PortsRunningOut, PortsSlow, BucketsNear, BucketsOverflow}
-	if diff := cmp.Diff(want, blind.NotJudged); diff != "" {
-		t.Errorf("no limits, no counters (-want +got):\n%s", diff)
+	for _, tt := range []struct {
+		name string
+		res  Result
+		want []string
+	}{
+		{"a single look", single, []string{BucketsOverflow, ShortReset, ShortRemoteCloses, ShortCured}},
+		{"no limits, no counters", blind, []string{PortsExhausted, PortsRunningOut, PortsSlow, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow, Harmless, ShortReset, ShortRemoteCloses}},
+	} {
+		for _, id := range tt.want {
+			if !slices.Contains(tt.res.NotJudged, id) {
+				t.Errorf("%s: %s was judged", tt.name, id)
+			}
+		}
+		if !slices.IsSorted(tt.res.NotJudged) || len(slices.Compact(slices.Clone(tt.res.NotJudged))) != len(tt.res.NotJudged) {
+			t.Errorf("%s: not sorted, or one named twice: %v", tt.name, tt.res.NotJudged)
+		}
+	}
+	for _, id := range []string{ShortClient, ShortServer, PortsSlow, Harmless} {
+		if slices.Contains(append(single.NotJudged, "x"), id) && id != Harmless {
+			t.Errorf("a single look: %s needs no more than that", id)
+		}
 	}
 	rebooted := host(3, overflow(1205))
 	rebooted.BootID = "another"

@@ -28,25 +28,32 @@ type scene struct {
 	seconds  float64
 	previous []snapshot.Finding
 	settings Settings
+	// interval is the seconds between passes; 0 for a single look.
+	interval float64
+	// found is what the rules before the present one found.
+	found []*found
+	index *flowIndex // made at the first use
 }
 
 // A moment is an earlier look at the namespace.
 type moment struct {
 	ns  *snapshot.Namespace
 	ago float64 // seconds
+	// findings are those of that look, of all namespaces.
+	findings []snapshot.Finding
 }
 
 // newScene looks for the namespace in the window's reports of the same boot.
 func newScene(window []*snapshot.Report, ns *snapshot.Namespace, previous []snapshot.Finding, settings Settings) *scene {
 	last := window[len(window)-1]
-	s := &scene{ns: ns, host: last.HostLimits, at: last.Time, previous: previous, settings: settings}
+	s := &scene{ns: ns, host: last.HostLimits, at: last.Time, previous: previous, settings: settings, interval: last.IntervalSeconds}
 	for _, r := range window[:len(window)-1] {
 		if r.BootID != last.BootID {
 			continue
 		}
 		for _, old := range r.Namespaces {
 			if old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.Name == ns.Name {
-				s.history = append(s.history, moment{old, last.Uptime - r.Uptime})
+				s.history = append(s.history, moment{old, last.Uptime - r.Uptime, r.Findings})
 			}
 		}
 	}
@@ -170,7 +177,7 @@ func (s *scene) situation(pattern string, f *snapshot.Flow) advice.Situation {
 			BucketsLimit: l.TCPMaxTWBuckets, TWReuse: l.TCPTWReuse, TWReuseDelay: l.TCPTWReuseDelay, Timestamps: l.TCPTimestamps,
 			FinTimeout: l.TCPFinTimeout, Somaxconn: l.Somaxconn, SynBacklog: l.TCPMaxSynBacklog, Syncookies: l.TCPSyncookies,
 			SynackRetries: l.TCPSynackRetries, OrphanRetries: l.TCPOrphanRetries, ConntrackTimeWait: l.NFConntrackTCPTimeoutTimeWait,
-			Orphans: s.ns.Sockstat.Orphan, Listeners: s.listening(),
+			Orphans: s.ns.Sockstat.Orphan, Listeners: s.listening(), Kubernetes: s.node(),
 		},
 	}
 	if s.ns.Ports != nil {
@@ -186,6 +193,28 @@ func (s *scene) situation(pattern string, f *snapshot.Flow) advice.Situation {
 		s.describe(&a, f)
 	}
 	return a
+}
+
+// node tells whether the namespace is a Kubernetes node's own: the kubelet, or
+// the proxy of its services, is there.
+func (s *scene) node() bool {
+	is := func(runtime, comm string) bool {
+		return runtime == "kubelet" || comm == "kubelet" || comm == "kube-proxy"
+	}
+	for i := range s.ns.Owners {
+		if is(s.ns.Owners[i].Runtime, s.ns.Owners[i].Comm) {
+			return true
+		}
+	}
+	for i := range s.ns.Listeners {
+		if is("", s.ns.Listeners[i].Comm) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.ns.Flows, func(f snapshot.Flow) bool {
+		p := program(&f)
+		return p != nil && is(p.Runtime, p.Comm)
+	})
 }
 
 // describe adds what is known of a flow.

@@ -17,6 +17,33 @@ const (
 	portsRunningOut = "ports_running_out_ratio"
 	portsSeconds    = "ports_running_out_seconds"
 	bucketsNear     = "time_wait_buckets_near_ratio"
+
+	bindBlocked        = "bind_blocked_ratio"
+	listenersUsed      = "listeners_range_ratio"
+	timeWaitMany       = "time_wait_many"
+	shortRate          = "short_connections_rate"
+	shortWarningRate   = "short_connections_warning_rate"
+	shortLifetime      = "short_connections_lifetime_seconds"
+	shortDemand        = "short_connections_demand"
+	healthCheckSockets = "health_check_sockets"
+	shortServerRate    = "short_connections_server_rate"
+	resetRate          = "reset_rate"
+	remoteClosesRate   = "remote_closes_rate"
+
+	closeWaitSeconds      = "close_wait_seconds"
+	closeWaitUnaccepted   = "close_wait_unaccepted_seconds"
+	closeWaitLimitSeconds = "close_wait_limit_seconds"
+	descriptorsRatio      = "descriptors_ratio"
+	halfOpenRatio         = "half_open_ratio"
+	finWait1Sockets       = "fin_wait1_sockets"
+	finWait2Sockets       = "fin_wait2_sockets"
+	lastAckSockets        = "last_ack_sockets"
+	orphansNear           = "orphans_near_ratio"
+	orphansFull           = "orphans_full_ratio"
+	pawsDropsRate         = "paws_drops_rate"
+	conntrackNear         = "conntrack_near_ratio"
+	conntrackFull         = "conntrack_full_ratio"
+	snatRetransRate       = "snat_syn_retrans_rate"
 )
 
 func defaults() map[string]float64 {
@@ -25,6 +52,33 @@ func defaults() map[string]float64 {
 		portsRunningOut: 0.8,
 		portsSeconds:    60, // a TIME_WAIT's life: what is closed now comes too late
 		bucketsNear:     0.8,
+
+		bindBlocked:        0.05, // what every destination loses at once
+		listenersUsed:      0.25, // of the range by one flow: a restart then likely loses its port
+		timeWaitMany:       1000, // from there on people ask
+		shortRate:          10,   // 600 TIME_WAIT: below, nothing is gained by a pool
+		shortWarningRate:   50,   // handshakes that cost CPU and latency, whatever the ports
+		shortLifetime:      1,    // one request; a connection that lives longer carries several
+		shortDemand:        0.1,  // of the ports to one destination: a load of ten times fills them
+		healthCheckSockets: 60,   // a probe a second
+		shortServerRate:    50,   // below, it is noise to a server
+		resetRate:          10,
+		remoteClosesRate:   10,
+
+		closeWaitSeconds:      60,   // the peer's FIN_WAIT2, if no process holds it, is over by then
+		closeWaitUnaccepted:   10,   // who waits for accept() so long has been failed already
+		closeWaitLimitSeconds: 600,  // time enough for somebody to come and restart it
+		descriptorsRatio:      0.8,  // a fifth is left, for files too
+		halfOpenRatio:         0.8,  // of the room that a listener has for half-open handshakes
+		finWait1Sockets:       500,  // each lasts a round trip: 500 need 5,000 closes/s at 100 ms
+		finWait2Sockets:       1000, // and more than the rate of closes explains
+		lastAckSockets:        500,  // as for FIN_WAIT1
+		orphansNear:           0.5,  // the kernel counts up to fourfold against a silent one
+		orphansFull:           0.95, // it hovers there while the kernel resets the excess
+		pawsDropsRate:         0.1,  // one in 10 s: a stray duplicate now and then is no sign
+		conntrackNear:         0.8,
+		conntrackFull:         0.95, // what is left goes in a burst
+		snatRetransRate:       1,    // repeated SYNs a second: more than single lost ones
 	}
 }
 
@@ -37,9 +91,14 @@ func (t *Thresholds) Set(name string, value float64) error {
 	if _, ok := defaults()[name]; !ok {
 		return fmt.Errorf("no threshold %q: give one of %s", name, strings.Join(slices.Sorted(maps.Keys(defaults())), ", "))
 	}
-	top := 1.0
-	if strings.HasSuffix(name, "_seconds") {
+	top := 1.0 // a ratio
+	switch {
+	case strings.HasSuffix(name, "_seconds"):
 		top = 3600
+	case strings.HasSuffix(name, "_rate"):
+		top = 1e6
+	case strings.HasSuffix(name, "_sockets"), name == timeWaitMany:
+		top = 1e9
 	}
 	if !(value > 0 && value <= top) {
 		return fmt.Errorf("threshold %s: %v: give more than 0 and at most %v", name, value, top)
@@ -55,9 +114,6 @@ func (t *Thresholds) Set(name string, value float64) error {
 // fine alone, so Set can't tell.
 func (t Thresholds) Check() error {
 	all := t.All()
-	if all[portsSlow] < all[portsRunningOut] {
-		return nil
-	}
 	show := func(name string) string {
 		text := fmt.Sprintf("%s %v", name, all[name])
 		if _, given := t.set[name]; !given {
@@ -65,7 +121,15 @@ func (t Thresholds) Check() error {
 		}
 		return text
 	}
-	return fmt.Errorf("%s must be below %s: else it is critical before it is a warning; change one of them", show(portsSlow), show(portsRunningOut))
+	if all[shortRate] > all[shortWarningRate] {
+		return fmt.Errorf("%s must not be above %s: else every finding is a warning at once; change one of them", show(shortRate), show(shortWarningRate))
+	}
+	for _, p := range [][2]string{{portsSlow, portsRunningOut}, {orphansNear, orphansFull}, {conntrackNear, conntrackFull}} {
+		if all[p[0]] >= all[p[1]] {
+			return fmt.Errorf("%s must be below %s: else it is critical before it is a warning; change one of them", show(p[0]), show(p[1]))
+		}
+	}
+	return nil
 }
 
 // All are the thresholds in force, by name.

@@ -2,16 +2,19 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/draw"
 )
 
-// Findings about the table of TIME_WAIT sockets.
+// Findings about the table of TIME_WAIT sockets, and about TIME_WAIT as such.
 const (
 	BucketsNear     = "time-wait-buckets-near-limit"
 	BucketsOverflow = "time-wait-buckets-overflow"
+	Harmless        = "time-wait-harmless"
 )
 
 func timeWaitRules() []rule {
@@ -70,4 +73,89 @@ func bucketEvidence(w *snapshot.TimeWait) []snapshot.Evidence {
 		e = append(e, snapshot.Evidence{What: "buckets limit", Value: float64(*w.BucketsLimit), Unit: "sockets", Source: "tcp_max_tw_buckets"})
 	}
 	return e
+}
+
+// harmlessRules look at what the others found: they come last.
+func harmlessRules() []rule {
+	return []rule{{ids: []string{Harmless}, judge: judgeHarmless, silent: func(s *scene) bool {
+		return s.ns.Ports == nil || s.ns.TimeWait.BucketsLimit == nil
+	}}}
+}
+
+// speaksOfTimeWait are the findings beside which nothing can be called harmless.
+func speaksOfTimeWait() []string {
+	return []string{
+		PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
+		ShortClient, ShortServer, ShortReset, ShortRemoteCloses, ShortCured,
+		PAWSDrops, ConntrackNear, SNATExhaustion,
+	}
+}
+
+// justGone tells whether one of these findings was there within the last minute:
+// what TIME_WAIT are left are of that.
+func (s *scene) justGone(ids []string) bool {
+	if s.heldAny(ids...) {
+		return true
+	}
+	for _, m := range s.history {
+		for i := range m.findings {
+			if f := &m.findings[i]; m.ago <= holdSeconds && f.Namespace == s.ns.Name && slices.Contains(ids, f.ID) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// judgeHarmless says plainly of many TIME_WAIT that they are no trouble.
+func judgeHarmless(s *scene) []*found {
+	n := s.ns.States.TimeWait
+	if float64(n) < s.threshold(timeWaitMany, snapshot.Subject{}, Harmless) {
+		return nil
+	}
+	if slices.ContainsFunc(s.found, func(f *found) bool { return slices.Contains(speaksOfTimeWait(), f.ID) }) || s.justGone(speaksOfTimeWait()) {
+		return nil
+	}
+	w := &s.ns.TimeWait
+	var served uint64
+	var tightest *snapshot.Flow
+	for i := range s.ns.Flows {
+		f := &s.ns.Flows[i]
+		if f.Side == snapshot.Server {
+			served += uint64(f.States.TimeWait)
+		} else if usablePorts(f) > 0 && f.States.TimeWait > 0 && (tightest == nil || taken(f) > taken(tightest)) {
+			tightest = f
+		}
+	}
+	low, high := advice.TimeWaitMemory(int(n))
+	f := &found{Finding: snapshot.Finding{ID: Harmless, Severity: snapshot.Info}}
+	var why []string
+	switch {
+	case served >= uint64(n):
+		why = append(why, "all are a server's, which take no ports")
+	case served > 0:
+		why = append(why, draw.Count(int64(served))+" are a server's, which take no ports")
+	}
+	if tightest != nil {
+		left := draw.Count(int64(tightest.Ports.Free))
+		if tightest.Ports.AtMost {
+			left = "up to " + left
+		}
+		why = append(why, fmt.Sprintf("the tightest destination, %s, has %s of %s ports left",
+			destination([]*snapshot.Flow{tightest}), left, draw.Count(int64(usablePorts(tightest)))))
+		f.Evidence = append(f.Evidence, snapshot.Evidence{What: "free ports of the tightest flow", Value: float64(tightest.Ports.Free), Unit: "ports", Source: "inet_diag, ip_local_port_range"})
+	}
+	why = append(why, fmt.Sprintf("%s of %s buckets are used, and %s MB of memory at most",
+		draw.Count(int64(w.BucketsUsed)), draw.Count(int64(*w.BucketsLimit)), draw.Short(float64(high)/1e6)))
+	f.Summary = fmt.Sprintf("%s TIME_WAIT, and no reason to act: %s.", draw.Count(int64(n)), strings.Join(why, "; "))
+	f.Evidence = append([]snapshot.Evidence{
+		{What: "TIME_WAIT", Value: float64(n), Unit: "sockets", Source: "inet_diag (ss -tn state time-wait)"},
+		{What: "of these a server's", Value: float64(served), Unit: "sockets", Source: "inet_diag: the local port is listened on"},
+	}, append(f.Evidence, append(bucketEvidence(w),
+		snapshot.Evidence{What: "kernel memory, at least", Value: float64(low), Unit: "bytes", Source: "400 bytes each, measured on Linux 6.18"},
+		snapshot.Evidence{What: "kernel memory, at most", Value: float64(high), Unit: "bytes", Source: "660 bytes each, measured on Linux 6.18"})...)...)
+	situation := s.situation(advice.Harmless, nil)
+	situation.Numbers.TimeWait = new(int(n))
+	f.situations = []advice.Situation{situation}
+	return []*found{f}
 }

@@ -41,6 +41,9 @@ func (st Style) Bold(s string) string { return st.sgr("1", s) }
 // Dim returns s dimmed.
 func (st Style) Dim(s string) string { return st.sgr("2", s) }
 
+// Reverse returns s with foreground and background exchanged.
+func (st Style) Reverse(s string) string { return st.sgr("7", s) }
+
 // sgr puts an escape sequence round s. Nothing stays switched on behind it.
 func (st Style) sgr(code, s string) string {
 	if !st.Color || s == "" {

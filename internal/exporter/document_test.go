@@ -67,8 +67,9 @@ and no scrape starts a pass. What isn't known has no series; it is never 0.
 By default a host has at most %d series, and each further network namespace
 may add %d: twwatch_sockets for time_wait and close_wait,
 twwatch_ephemeral_ports_used_ratio_max and twwatch_netns_info. Its other
-metrics are of flows, and there while one of its flows is exported. The first
-namespace (the host's, or twwatch's own) has all metrics.
+metrics are of flows, and there while one of its flows is exported. The %d
+namespaces with the greatest port demand or use of descriptors show that too,
+from %v on. The first namespace (the host's, or twwatch's own) has all metrics.
 
 At most %d client flows and %d server flows have series. Client flows are
 ranked by the share of their ports that is not free, then by TIME_WAIT; server
@@ -84,13 +85,18 @@ and syn_sent. In the same way each socket seen to enter TIME_WAIT is counted
 once, by its flow or as omitted. A flow's counter begins at 0, outlives its
 series by ten minutes, and restarts at 0 after that.
 
+twwatch_protocol_time_wait_opened_total counts each such socket once too, by the
+service that its flow is known by, whether the flow is exported or not. A
+service gets series once %d sockets were of it, keeps them, and counts from then
+on; there are at most %d, and all else is counted without a name.
+
 Labels: netns is a namespace's name, with "@inode" where two bear one name.
 local and remote are addresses; a flow bound to a device has it behind its
 local address, as in 10.0.0.5%%eth0. An address that only ever sent SYNs is
 never a label. Values are valid UTF-8 of at most %d bytes, and characters that
 can't be printed stand as \uXXXX.
 
-`, DefaultMaxSeries, perNamespace, DefaultFlows, DefaultFlows, DefaultStay.Minutes(), DefaultMaxNew, heavyTightness*100, heavyTimeWait, maxLabel)
+`, DefaultMaxSeries, perNamespace, maxPressing, pressing, DefaultFlows, DefaultFlows, DefaultStay.Minutes(), DefaultMaxNew, heavyTightness*100, heavyTimeWait, enough, maxProtocols, maxLabel)
 	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, f := range newFamilies().all {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, kindName(f), strings.Join(f.labels, ", "), f.help)

@@ -48,7 +48,7 @@ type Config struct {
 
 // reserved is the part of MaxSeries that flows can't have: what the host has
 // anyway, findings, errors, and room for the process's own metrics.
-const reserved = 160
+const reserved = 200
 
 func (c Config) withDefaults() Config {
 	if c.Flows == 0 {
@@ -85,6 +85,7 @@ type Exporter struct {
 	servers *table
 	admit   admission
 	omitted map[nsKey]*omittedBirths
+	known   protocols
 }
 
 // omittedBirths is one namespace's counter of births that no flow counts.
@@ -102,6 +103,7 @@ func New(cfg Config) *Exporter {
 		servers: newTable(snapshot.Server, cfg.Flows, serverSeries),
 		admit:   admission{perHour: cfg.MaxNew},
 		omitted: make(map[nsKey]*omittedBirths),
+		known:   newProtocols(),
 	}
 }
 
@@ -173,6 +175,7 @@ func (e *Exporter) count(scenes []*scene) {
 	e.clients.credit(credited)
 	e.servers.credit(credited)
 	for _, s := range scenes {
+		e.known.count(s)
 		o := e.omitted[s.id]
 		if o == nil {
 			o = &omittedBirths{}

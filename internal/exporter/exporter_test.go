@@ -298,22 +298,6 @@ func TestScrapeWhileObserving(t *testing.T) {
 	}
 }
 
-func BenchmarkScrape(b *testing.B) {
-	e := New(Config{})
-	for n := range 3 {
-		e.Observe(busy(n))
-	}
-	n := len(series(b, e))
-	reg := registry(b, e)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := reg.Gather(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(n), "series")
-}
-
 func BenchmarkObserve(b *testing.B) {
 	e := New(Config{})
 	r := []*snapshot.Report{busy(0), busy(1)}

@@ -14,12 +14,15 @@ type family struct {
 type families struct {
 	sockets, buckets, bucketsLimit, opened, overflows *family
 	ephemeralPorts, portsUsedMax                      *family
+	portDemandMax                                     *family
 	closeWait, closeWaitOldest                        *family
+	closeWaitEOFOldest, closeWaitDescriptors          *family
 	listenOverflows, listenDrops, syncookies          *family
 	conntrackEntries, conntrackLimit                  *family
 
 	flowSockets, flowOpened, flowPortsFree, flowPortsUsed, flowDemand *family
 	flowsOmitted, flowSocketsOmitted, flowOpenedOmitted               *family
+	protocolOpened                                                    *family
 
 	finding, netnsInfo, dumpAge                              *family
 	duration, interval, errors, timestamp, feature, droppedN *family
@@ -50,10 +53,16 @@ func newFamilies() *families {
 		"Ports that connect() can choose from (net.ipv4.ip_local_port_range without ip_local_reserved_ports).", "netns")
 	add(&f.portsUsedMax, gauge, "ephemeral_ports_used_ratio_max",
 		"Share of the ephemeral ports that are not free for the tightest client flow, 0 to 1: used by its sockets or blocked by binds, without those that tcp_tw_reuse would take over. At 1 connect() fails; 0 with no client flow (sock_diag dump, net.ipv4.ip_local_port_range).", "netns")
+	add(&f.portDemandMax, gauge, "ephemeral_port_demand_ratio_max",
+		"The greatest twwatch_flow_port_demand_ratio of all client flows, exported or not: from 1 on ports run out within a minute; 0 with no client flow. Of namespaces other than the first only from 0.5 on (timers of the sock_diag dump).", "netns")
 	add(&f.closeWait, gauge, "close_wait_sockets",
-		"CLOSE_WAIT sockets: unaccepted (no accept() has taken them), unread (accepted, data wait in Recv-Q; beyond 256 sockets at least so many), other (sock_diag dump).", "netns", "kind")
+		"CLOSE_WAIT sockets: eof_read (the program has read the end and holds the socket: Recv-Q is 0), unread (accepted, data wait in Recv-Q; beyond 256 sockets at least so many), unaccepted (no accept() has taken them), other (accepted, nothing but the end waits to be read, as in an idle pool; or not known) (sock_diag dump).", "netns", "kind")
 	add(&f.closeWaitOldest, gauge, "close_wait_oldest_seconds",
 		"Time since the peer's FIN of the oldest CLOSE_WAIT socket known, at least: exact for a socket that got no ACK since, as one that sends nothing and has no keepalive; absent with none (tcp_info: last_ack_recv of the first look).", "netns")
+	add(&f.closeWaitEOFOldest, gauge, "close_wait_eof_read_oldest_seconds",
+		"twwatch_close_wait_oldest_seconds of kind eof_read alone, of the 256 sockets looked at one by one; absent with none.", "netns")
+	add(&f.closeWaitDescriptors, gauge, "close_wait_descriptors_used_ratio_max",
+		"Open file descriptors over their limit, of the process nearest to it among those that hold CLOSE_WAIT sockets; 0 with no CLOSE_WAIT socket, absent where no such process is known. Of namespaces other than the first only from 0.5 on (/proc/PID/fd, /proc/PID/limits).", "netns")
 	add(&f.listenOverflows, counter, "listen_overflows_total",
 		"Connections that found a full accept queue (ListenOverflows of /proc/net/netstat).", "netns")
 	add(&f.listenDrops, counter, "listen_drops_total",
@@ -82,6 +91,9 @@ func newFamilies() *families {
 		"Sockets of no exported flow: with twwatch_flow_sockets they add up to twwatch_sockets, in these states (sock_diag dump).", "netns", "state")
 	add(&f.flowOpenedOmitted, counter, "flow_time_wait_opened_omitted_total",
 		"Sockets seen to enter TIME_WAIT that no exported flow has counted (timers of the sock_diag dump).", "netns")
+
+	add(&f.protocolOpened, counter, "protocol_time_wait_opened_total",
+		"Sockets seen to enter TIME_WAIT by the service that the flow is known by, all flows and namespaces together; side=\"\" and protocol=\"\" for all others. Where sockets are recycled a floor: twwatch_time_wait_opened_total is the kernel's own count (timers of the sock_diag dump).", "side", "protocol")
 
 	add(&f.finding, gauge, "finding",
 		"Findings that hold: 1 info (exported only if asked for), 2 warning, 3 critical; the highest where several share the labels.", "netns", "id", "side", "port", "protocol")

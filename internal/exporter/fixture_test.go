@@ -97,6 +97,10 @@ func hostNamespace() *snapshot.Namespace {
 		{RecvQ: 0, Inode: 5, AgeSeconds: new(91.5)},
 		{RecvQ: 33, Inode: 6},
 	}
+	ns.Owners = []snapshot.Owner{
+		{PID: 7, CloseWait: 2, Descriptors: new(256), DescriptorLimit: new(1024)},
+		{PID: 8, Descriptors: new(1000), DescriptorLimit: new(1024)}, // holds none
+	}
 	return ns
 }
 

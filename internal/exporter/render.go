@@ -15,6 +15,10 @@ import (
 const (
 	maxFindings  = 40
 	perNamespace = 4 // series that a further namespace may add
+	// pressing is the share of ports or descriptors from which on a further
+	// namespace shows it, and maxPressing how many may at once.
+	pressing    = 0.5
+	maxPressing = 10
 )
 
 // view is one frame as metrics, ready to be handed out.
@@ -74,6 +78,8 @@ func (e *Exporter) render(r *snapshot.Report, scenes []*scene) *view {
 			e.renderBrief(v, s)
 		}
 	}
+	e.renderPressing(v, scenes)
+	e.renderProtocols(v)
 	e.renderFlows(v, byID)
 	for _, s := range scenes {
 		e.renderOmitted(v, s)
@@ -110,9 +116,10 @@ type feature struct {
 // features are the abilities that a pass may lack: sock_diag, and the stages
 // of a gap.
 func features(r *snapshot.Report) []feature {
-	all := []feature{{"bound", 1}, {"close_wait_age", 1}, {"counters", 1}, {"limits", 1}}
+	all := []feature{{"bound", 1}, {"close_wait_age", 1}, {"counters", 1}, {"limits", 1}, {"owner", 1}}
+	gaps := slices.Concat(r.Incomplete, r.Limited)
 	for i := range all {
-		if slices.ContainsFunc(r.Incomplete, func(g snapshot.Gap) bool { return g.Stage == all[i].name }) {
+		if slices.ContainsFunc(gaps, func(g snapshot.Gap) bool { return g.Stage == all[i].name }) {
 			all[i].value = 0
 		}
 	}
@@ -156,12 +163,10 @@ func (e *Exporter) renderFull(v *view, s *scene) {
 	}
 	putKnown(v, f.ephemeralPorts, s.ports, s.label)
 	e.renderPortsUsed(v, s)
-	for _, k := range closeWaitKinds(ns) {
-		v.put(f.closeWait, k.value, s.label, k.name)
+	if s.demand != nil {
+		v.put(f.portDemandMax, *s.demand, s.label)
 	}
-	if oldest, ok := oldestCloseWait(ns); ok {
-		v.put(f.closeWaitOldest, oldest, s.label)
-	}
+	e.renderCloseWait(v, s)
 	if ns.Conntrack != nil {
 		putKnown(v, f.conntrackEntries, ns.Conntrack.Entries, s.label)
 	}
@@ -187,50 +192,34 @@ func (e *Exporter) renderPortsUsed(v *view, s *scene) {
 	}
 }
 
-func (e *Exporter) renderInfo(v *view, s *scene) {
-	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), "", "", "", "")
-}
-
-// closeWaitKinds parts a namespace's CLOSE_WAIT sockets. With every row at
-// hand each socket is told by itself; else the flows' sums are taken, which
-// count an unaccepted socket with data in both, so that unread is a floor.
-func closeWaitKinds(ns *snapshot.Namespace) []feature {
-	all := float64(ns.States.CloseWait)
-	var unaccepted, unread float64
-	if len(ns.CloseWaits) == int(ns.States.CloseWait) {
-		for i := range ns.CloseWaits {
-			switch w := &ns.CloseWaits[i]; {
-			case w.Inode == 0:
-				unaccepted++
-			case w.RecvQ > 1:
-				unread++
+// renderPressing gives two more series of the further namespaces that need
+// them: being absent says that the value is below pressing.
+func (e *Exporter) renderPressing(v *view, scenes []*scene) {
+	for _, c := range []struct {
+		f  *family
+		of func(*scene) *float64
+	}{
+		{e.families.portDemandMax, func(s *scene) *float64 { return s.demand }},
+		{e.families.closeWaitDescriptors, func(s *scene) *float64 { return descriptorsUsed(s.ns) }},
+	} {
+		worst := make(map[*scene]float64)
+		for _, s := range scenes {
+			if value := c.of(s); !s.full && value != nil && *value >= pressing {
+				worst[s] = *value
 			}
 		}
-	} else {
-		for i := range ns.Flows {
-			c := &ns.Flows[i].CloseWait
-			unaccepted += float64(c.Unaccepted)
-			unread += float64(c.Unread) - float64(min(c.Unread, c.Unaccepted))
+		// Stable, and scenes come in the report's order: the same input gives
+		// the same series.
+		order := slices.DeleteFunc(slices.Clone(scenes), func(s *scene) bool { return worst[s] == 0 })
+		slices.SortStableFunc(order, func(a, b *scene) int { return cmp.Compare(worst[b], worst[a]) })
+		for _, s := range order[:min(len(order), maxPressing)] {
+			v.put(c.f, worst[s], s.label)
 		}
-		unaccepted = min(unaccepted, all)
-		unread = min(unread, all-unaccepted)
 	}
-	return []feature{{"other", all - unaccepted - unread}, {"unaccepted", unaccepted}, {"unread", unread}}
 }
 
-func oldestCloseWait(ns *snapshot.Namespace) (oldest float64, ok bool) {
-	take := func(s *float64) {
-		if s != nil && usable(*s) && *s >= 0 {
-			oldest, ok = max(oldest, *s), true
-		}
-	}
-	for i := range ns.CloseWaits {
-		take(ns.CloseWaits[i].AgeSeconds)
-	}
-	for i := range ns.Flows {
-		take(ns.Flows[i].CloseWait.OldestSeconds)
-	}
-	return oldest, ok
+func (e *Exporter) renderInfo(v *view, s *scene) {
+	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), "", "", "", "")
 }
 
 // renderFlows gives the exported flows. A flow that the report doesn't list

@@ -72,6 +72,10 @@ type scene struct {
 	rows  int      // flows listed, with those that have no key
 	ports *int     // range − reserved; nil: unknown
 	tight *float64 // of the tightest client flow; nil: unknown
+	// demand is the greatest of any client flow; nil: unknown.
+	demand *float64
+	// births are those of flows with a known service.
+	births map[protocolKey]uint64
 }
 
 // survey makes the scenes of a frame, the full one first.
@@ -91,6 +95,7 @@ func survey(r *snapshot.Report, serverRemotes bool) []*scene {
 	for i, ns := range all {
 		s := &scene{ns: ns, id: identify(ns), full: i == 0, all: ns.Omitted.Flows == 0 && !cutShort(r, ns)}
 		s.flows = make(map[flowKey]*flowSum, len(ns.Flows))
+		s.births = make(map[protocolKey]uint64)
 		s.label = labels[s.id]
 		s.addPorts()
 		for j := range ns.Flows {
@@ -119,7 +124,7 @@ func (s *scene) addPorts() {
 		}
 	}
 	if known && n >= 0 {
-		s.ports, s.tight = &n, new(float64)
+		s.ports, s.tight, s.demand = &n, new(float64), new(float64)
 	}
 }
 
@@ -127,11 +132,14 @@ func (s *scene) addPorts() {
 // that isn't known) stays out of flows, and is part of what is omitted.
 func (s *scene) add(f *snapshot.Flow, serverRemotes bool) {
 	s.rows++
+	if f.Service != "" && (f.Side == snapshot.Client || f.Side == snapshot.Server) {
+		s.births[protocolKey{f.Side, clean(f.Service)}] += f.Births
+	}
 	var tight, demand float64 = -1, -1
 	if f.Side == snapshot.Client && f.Ports != nil {
 		tight, demand = tightness(f.Ports), portDemand(f, s.ns)
 		if s.tight != nil {
-			*s.tight = max(*s.tight, tight)
+			*s.tight, *s.demand = max(*s.tight, tight), max(*s.demand, demand)
 		}
 	}
 	local, zone, ok := parseAddress(f.Local)

@@ -12,6 +12,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
@@ -26,7 +27,9 @@ import (
 const (
 	DefaultKeep     = 40               // frames: 10 minutes of 15 s
 	DefaultInterval = 15 * time.Second // where a report names none
-	MaxSubscribers  = 64
+	// MaxSubscribers share the frames: what one costs is a place in a queue, so
+	// that a wall of screens and a few tens of terminals have room.
+	MaxSubscribers = 256
 
 	queued  = 4 // frames that a subscriber may lag behind
 	patient = 3 // intervals after which the latest frame is stale
@@ -35,7 +38,7 @@ const (
 // Reasons for the end of a subscription.
 var (
 	ErrSlow    = errors.New("hub: dropped: the reader lags behind by more frames than are kept for it")
-	ErrTooMany = errors.New("hub: too many subscribers: at most 64 are served")
+	ErrTooMany = fmt.Errorf("hub: too many subscribers: at most %d are served", MaxSubscribers)
 	ErrEnded   = errors.New("hub: the source has ended")
 )
 

@@ -25,17 +25,23 @@ func (h *Hub) Window() []*snapshot.Report {
 	return slices.Clone(h.window)
 }
 
-// keep adds a frame and trims the one that is whole no longer; h.mu is held.
-func (h *Hub) keep(r *snapshot.Report) {
-	if len(h.window) >= h.cfg.Keep {
-		n := copy(h.window, h.window[len(h.window)-h.cfg.Keep+1:])
-		clear(h.window[n:])
-		h.window = h.window[:n]
+// keep adds a frame; h.mu is held.
+func (h *Hub) keep(r *snapshot.Report) { h.window = Keep(h.window, r, h.cfg.Keep) }
+
+// Keep adds a report to a window of at most so many, oldest first, and trims the
+// one that is whole no longer: see [Hub.Window]. It changes window, and returns
+// it as it is now.
+func Keep(window []*snapshot.Report, r *snapshot.Report, most int) []*snapshot.Report {
+	if len(window) >= most {
+		n := copy(window, window[len(window)-most+1:])
+		clear(window[n:])
+		window = window[:n]
 	}
-	h.window = append(h.window, r)
-	if i := len(h.window) - 1 - full; i >= 0 {
-		h.window[i] = trim(h.window[i])
+	window = append(window, r)
+	if i := len(window) - 1 - full; i >= 0 {
+		window[i] = trim(window[i])
 	}
+	return window
 }
 
 // trim returns a smaller copy of a frame; the frame itself is shared and
@@ -53,7 +59,7 @@ func trim(r *snapshot.Report) *snapshot.Report {
 
 func trimNamespace(ns *snapshot.Namespace) *snapshot.Namespace {
 	n := *ns
-	n.CloseWaits = nil
+	n.CloseWaits, n.HalfOpen, n.Owners, n.Sockets, n.SocketsOf = nil, nil, nil, nil, nil
 	kept := min(len(ns.Flows), trimmedTo)
 	n.Flows = slices.Clone(ns.Flows[:kept])
 	for i := range n.Flows {
@@ -61,23 +67,9 @@ func trimNamespace(ns *snapshot.Namespace) *snapshot.Namespace {
 	}
 	for i := range ns.Flows[kept:] {
 		f := &ns.Flows[kept+i]
-		add(&n.Omitted.States, &f.States)
+		n.Omitted.States.Add(&f.States)
 		n.Omitted.Births += f.Births
 		n.Omitted.Flows++
 	}
 	return &n
-}
-
-func add(s, o *snapshot.States) {
-	s.Established += o.Established
-	s.SynSent += o.SynSent
-	s.SynRecv += o.SynRecv
-	s.FinWait1 += o.FinWait1
-	s.FinWait2 += o.FinWait2
-	s.TimeWait += o.TimeWait
-	s.Close += o.Close
-	s.CloseWait += o.CloseWait
-	s.LastAck += o.LastAck
-	s.Listen += o.Listen
-	s.Closing += o.Closing
 }

@@ -240,6 +240,7 @@ func merge(start time.Time, parts []stormThread) Result {
 		}
 		if p.FirstError != nil && (sum.FirstError == nil || p.firstAt.Before(firstAt)) {
 			sum.FirstError, firstAt = p.FirstError, p.firstAt
+			sum.FirstFailure = firstAt.Sub(start)
 		}
 		for second, n := range p.PerSecond {
 			for len(sum.PerSecond) <= second {

@@ -103,6 +103,9 @@ func TestRunCountsFailuresByErrno(t *testing.T) {
 	if !errors.Is(r.FirstError, unix.EADDRNOTAVAIL) || !strings.Contains(r.FirstError.Error(), "ip_local_port_range") {
 		t.Errorf("first error: %v", r.FirstError)
 	}
+	if r.FirstFailure < 10*time.Millisecond || r.FirstFailure > 200*time.Millisecond+r.MaxLate {
+		t.Errorf("the 11th of 1,000 a second failed first, at %v, the worst %v late", r.FirstFailure, r.MaxLate)
+	}
 	r, err = ns.Run(t.Context(), Storm{Remotes: []netip.AddrPort{loopback(999)}, Count: 3})
 	must(t, err, equal("refused", 3, r.Failed[unix.ECONNREFUSED]))
 	// A server that never closes: the client's wait for its end is bounded.

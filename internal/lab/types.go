@@ -122,6 +122,8 @@ type Result struct {
 	// timed out counts as ETIMEDOUT.
 	Failed     map[syscall.Errno]int
 	FirstError error // of the earliest failure seen; nil if none
+	// FirstFailure is when that was, since Start; 0 if none.
+	FirstFailure time.Duration
 	// PerSecond counts Closed by whole seconds since Start.
 	PerSecond []int
 	// Times are the Closed connections' closing times since Start, ascending;

@@ -90,10 +90,10 @@ type Report struct {
 }
 
 // ErrHidden says that procfs hides other users' processes.
-var ErrHidden = errors.New("processes of other users are hidden in /proc, so their sockets stay without a process: mount it without hidepid, or run with CAP_SYS_PTRACE and without ProtectProc")
+var ErrHidden = errors.New("processes of other users are hidden in /proc")
 
 // ErrTooManyProcesses says that only the first Config.MaxProcesses are searched.
-var ErrTooManyProcesses = errors.New("more processes than may be remembered, so the sockets of some stay without a process: raise the limit")
+var ErrTooManyProcesses = errors.New("more processes than may be remembered")
 
 // ErrGone says that a process has exited, or that another has its pid now.
 var ErrGone = errors.New("the process has exited")
@@ -103,7 +103,7 @@ var ErrGone = errors.New("the process has exited")
 type DeniedError struct{}
 
 func (*DeniedError) Error() string {
-	return "descriptors of other users' processes can't be read, so their sockets stay without a process: grant CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, or run as root"
+	return "the descriptors of some processes can't be read"
 }
 
 // Unwrap returns fs.ErrPermission.

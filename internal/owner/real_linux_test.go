@@ -278,8 +278,8 @@ func TestUnprivileged(t *testing.T) {
 	if s.Report.Denied == 0 || s.Report.Failed != 1 || !s.Report.Complete {
 		t.Errorf("report %+v", s.Report)
 	}
-	if !s.Permission || !s.Same || !strings.Contains(s.Gap, "CAP_DAC_READ_SEARCH") || !strings.Contains(s.Gap, "CAP_SYS_PTRACE") {
-		t.Errorf("gap %q, want it to name the capabilities", s.Gap)
+	if !s.Permission || !s.Same {
+		t.Errorf("gap %q, want a refusal, the same each time", s.Gap)
 	}
 	// The limit needs no right; the number of descriptors none since Linux 6.2.
 	if s.Err == "<nil>" && (s.Used == 0 || s.Limit == 0) {

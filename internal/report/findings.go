@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -100,16 +101,16 @@ func (p *page) evidence(f *snapshot.Finding) {
 			if e.Source != "" {
 				source = " (" + e.Source + ")"
 			}
-			p.paragraph(2, 2, nil, "- "+e.What+": "+amount(e)+source)
+			p.paragraph(2, 2, nil, "- "+e.What+": "+Amount(e)+source)
 		}
 		return
 	}
 	var seen []string
 	for _, e := range evidence {
-		if strings.Contains(e.What, e.Unit) { // "free ports" needs no unit
+		if slices.Contains(strings.Fields(e.What), e.Unit) { // "free ports" needs no unit
 			e.Unit = ""
 		}
-		seen = append(seen, e.What+" "+amount(e))
+		seen = append(seen, e.What+" "+Amount(e))
 	}
 	if len(seen) > 0 {
 		p.paragraph(2, 2, p.Style.Dim, "Measured: "+strings.Join(seen, "; "))
@@ -148,8 +149,8 @@ func (p *page) recommendations(f *snapshot.Finding) {
 	}
 }
 
-// amount is an evidence's number with its unit.
-func amount(e snapshot.Evidence) string {
+// Amount is an evidence's number with its unit: "28,232 ports", "12/s".
+func Amount(e snapshot.Evidence) string {
 	number := draw.Short(e.Value)
 	if e.Value == math.Trunc(e.Value) && math.Abs(e.Value) < 1e15 {
 		number = draw.Count(int64(e.Value))

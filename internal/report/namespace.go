@@ -38,7 +38,7 @@ func (p *page) namespace(ns *snapshot.Namespace) {
 // fact writes one labelled line of a namespace.
 func (p *page) fact(name, text string) {
 	width := p.Width - 2 - label
-	for i, part := range wrap(p.clean(text), width, width) {
+	for i, part := range draw.Wrap(p.clean(text), width, width, maxLines) {
 		if i > 0 {
 			name = ""
 		}

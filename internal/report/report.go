@@ -116,13 +116,7 @@ func (p *page) blank() { p.text.WriteByte('\n') }
 
 // clean escapes text, and in ASCII style leaves nothing else in it. Doing it
 // twice changes nothing.
-func (p *page) clean(s string) string {
-	s = draw.Escape(s)
-	if p.Style.ASCII {
-		s = ascii(s)
-	}
-	return s
-}
+func (p *page) clean(s string) string { return p.Style.Clean(s) }
 
 func (p *page) width(s string) int { return draw.Width(p.clean(s)) }
 
@@ -130,7 +124,7 @@ func (p *page) width(s string) int { return draw.Width(p.clean(s)) }
 // more. A line end in the text is no line end here: it is escaped like the
 // rest, so that no name can pose as a line of the report.
 func (p *page) paragraph(indent, hang int, paint func(string) string, text string) {
-	for i, part := range wrap(p.clean(text), p.Width-indent, p.Width-indent-hang) {
+	for i, part := range draw.Wrap(p.clean(text), p.Width-indent, p.Width-indent-hang, maxLines) {
 		margin := indent
 		if i > 0 {
 			margin += hang
@@ -147,62 +141,16 @@ func (p *page) verbatim(indent int, text string) {
 	margin := strings.Repeat(" ", indent)
 	for _, l := range lines[:min(len(lines), maxLines)] {
 		rest := p.clean(strings.ReplaceAll(l, "\t", "    "))
-		head, rest := cut(rest, p.Width-indent)
+		head, rest := draw.Cut(rest, p.Width-indent)
 		p.line(plain(margin), plain(head))
 		for rest != "" {
-			head, rest = cut(rest, p.Width-indent-p.width(mark))
+			head, rest = draw.Cut(rest, p.Width-indent-p.width(mark))
 			p.line(plain(margin), plain(mark), plain(head))
 		}
 	}
 	if extra := len(lines) - maxLines; extra > 0 {
 		p.line(plain(margin), plain("... "+plural(extra, "more line")))
 	}
-}
-
-// wrap breaks clean text at spaces into lines of at most first and then width
-// columns; a word that is wider is broken anywhere. There is at least one line.
-func wrap(text string, first, width int) []string {
-	var lines []string
-	limit, line := first, ""
-	flush := func() {
-		lines = append(lines, line)
-		limit, line = width, ""
-	}
-	for word := range strings.FieldsSeq(text) {
-		switch {
-		case line == "":
-		case draw.Width(line)+1+draw.Width(word) <= limit:
-			line += " " + word
-			continue
-		default:
-			flush()
-		}
-		for draw.Width(word) > limit && len(lines) < maxLines {
-			line, word = cut(word, limit)
-			flush()
-		}
-		line = word
-		if len(lines) >= maxLines {
-			break
-		}
-	}
-	if line != "" || len(lines) == 0 {
-		flush()
-	}
-	return lines
-}
-
-// cut splits clean text behind at most width columns, and at least behind its
-// first character.
-func cut(text string, width int) (head, rest string) {
-	used := 0
-	for i, r := range text {
-		used += draw.Width(string(r))
-		if used > width && i > 0 {
-			return text[:i], text[i:]
-		}
-	}
-	return text, ""
 }
 
 // join puts parts together, without the empty ones.

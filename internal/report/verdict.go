@@ -11,8 +11,8 @@ import (
 // verdict writes the sentence that all the rest is about, and where and when
 // the look was.
 func (p *page) verdict(r *snapshot.Report) {
-	word, sentence := headline(r)
-	lines := wrap(p.clean(word+": "+sentence), p.Width, p.Width)
+	word, sentence := Headline(r)
+	lines := draw.Wrap(p.clean(word+": "+sentence), p.Width, p.Width, maxLines)
 	for i, l := range lines {
 		rest, opens := strings.CutPrefix(l, word+":")
 		if i == 0 && opens {
@@ -48,12 +48,15 @@ const harmless = "time-wait-harmless"
 
 // headlined tells whether the leading finding's summary stands as the verdict.
 func headlined(r *snapshot.Report, lead *snapshot.Finding) bool {
-	_, sentence := headline(r)
+	_, sentence := Headline(r)
 	return strings.HasPrefix(sentence, strings.TrimSuffix(lead.Summary, "."))
 }
 
-// headline is the verdict's word and its sentence.
-func headline(r *snapshot.Report) (word, sentence string) {
+// Headline is the verdict's word ("CRITICAL", "INCOMPLETE", "NOT JUDGED") and
+// its sentence: the worst finding that follows from no other, or the state of
+// things in numbers. Neither is escaped. A report without namespaces is as good
+// as any; a nil among them is not.
+func Headline(r *snapshot.Report) (word, sentence string) {
 	lead := leading(r)
 	switch {
 	case lead != nil && len(r.Incomplete) == 0 && r.Verdict == snapshot.Healthy && lead.ID == harmless:

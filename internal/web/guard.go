@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 )
 
 // guard decides who may ask for what. The connection's own local address
@@ -18,13 +19,13 @@ import (
 // name, since scrapers use names that can't be known here. A rebound page can
 // then read it, as can everybody on that network; authentication ends both.
 type guard struct {
-	auth  bool // the request was authenticated
-	open  bool // everything is answered off loopback too
+	auth  func(*http.Request) bool // nil: nobody is authenticated
+	open  bool                     // everything is answered off loopback too
 	hosts map[string]bool
 }
 
 func newGuard(cfg Config) guard {
-	g := guard{auth: cfg.Auth, open: cfg.Auth || cfg.EnableAPI, hosts: map[string]bool{"localhost": true}}
+	g := guard{auth: cfg.Authenticated, open: cfg.EnableAPI, hosts: map[string]bool{"localhost": true}}
 	for _, addr := range cfg.ListenAddrs {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -51,15 +52,16 @@ func (g *guard) allow(host string) {
 // if it isn't.
 func (g *guard) refuse(r *http.Request) (status int, why string) {
 	path := r.URL.Path
+	known := sync.OnceValue(func() bool { return g.auth != nil && g.auth(r) }) // it may read a file
 	switch away := !overLoopback(r); {
 	case strings.HasPrefix(path, "/-/"):
 		return 0, "" // tells nothing of the host
 	case away && path == "/metrics":
 		return 0, ""
-	case away && !g.open:
+	case away && !g.open && !known():
 		return http.StatusForbidden, "off loopback only /metrics and /-/ are answered: " +
 			"configure authentication (--web.config.file), or open the API to everybody with --web.enable-api"
-	case !g.auth && !g.allowed(r):
+	case !g.allowed(r) && !known():
 		return http.StatusForbidden, "the Host header is a name that isn't known here, as a web page of another site has it (DNS rebinding): " +
 			"use an IP address, or allow the name with --web.allowed-host"
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"html"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/hub"
 )
 
@@ -28,8 +27,13 @@ type Config struct {
 	// the source has no sockets.
 	Sockets func(context.Context, snapshot.SocketQuery) (any, error)
 
-	// Auth tells that every request is authenticated before it gets here.
-	Auth bool
+	// Library is what /explain and /api/v1/explain tell; nil has them say that
+	// there is none.
+	Library *advice.Library
+
+	// Authenticated reports whether somebody has proved to the server who a
+	// request is from. Nil: nobody ever does.
+	Authenticated func(*http.Request) bool
 	// EnableAPI answers everything off loopback too, without authentication.
 	EnableAPI bool
 	// ListenAddrs are the addresses served ("host:port", ":port"): their
@@ -39,7 +43,11 @@ type Config struct {
 	// AllowedHosts are further names that may, without ports.
 	AllowedHosts []string
 
-	Version string       // shown on the index
+	// Done ends the streams when it is closed, which would otherwise hold a
+	// server's shutdown up; nil never does.
+	Done <-chan struct{}
+
+	Version string       // shown on the pages
 	Logger  *slog.Logger // nil logs nothing
 }
 
@@ -55,14 +63,14 @@ func Handler(cfg Config) http.Handler {
 		// gzip; zstd would be one more decoder's worth of memory.
 		OfferedCompressions: []promhttp.Compression{promhttp.Identity, promhttp.Gzip},
 	})
-	s := &site{cfg: cfg, guard: newGuard(cfg)}
-	s.routes = map[string]http.Handler{
-		"/":               http.HandlerFunc(s.index),
-		"/metrics":        limit(metrics, metricsSlots, metricsQueue, metricsWait),
-		"/-/healthy":      http.HandlerFunc(s.healthy),
-		"/-/ready":        http.HandlerFunc(s.ready),
-		"/api/v1/report":  &reportHandler{hub: cfg.Hub, logger: cfg.Logger},
-		"/api/v1/sockets": &socketsHandler{list: cfg.Sockets, logger: cfg.Logger},
+	s := &site{cfg: cfg, guard: newGuard(cfg), frames: &frameCache{logger: cfg.Logger}}
+	s.pages = newPages()
+	s.sockets = &socketsHandler{list: cfg.Sockets, logger: cfg.Logger}
+	s.metrics = limit(metrics, metricsSlots, metricsQueue, metricsWait)
+	s.answers = limit(http.HandlerFunc(s.serveAnswer), answerSlots, metricsQueue, metricsWait)
+	s.routes = make(map[string]*route)
+	for _, r := range routes() {
+		s.routes[r.path] = &r
 	}
 	return s
 }
@@ -73,6 +81,10 @@ const (
 	metricsSlots = 4
 	metricsQueue = 512
 	metricsWait  = 5 * time.Second
+	answerSlots  = 4 // answers that are made for each request
+
+	maxHeader = 16 << 10 // bytes of a request's line and headers
+	maxURL    = 4 << 10  // bytes of its path and query
 )
 
 // Server returns a server with limits on what a client may send and on how
@@ -87,15 +99,20 @@ func Server(handler http.Handler, logger *slog.Logger) *http.Server {
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 
 type site struct {
-	cfg    Config
-	guard  guard
-	routes map[string]http.Handler
+	cfg     Config
+	guard   guard
+	frames  *frameCache
+	pages   *pages
+	sockets *socketsHandler
+	metrics http.Handler
+	answers http.Handler
+	routes  map[string]*route
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -110,9 +127,13 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, why)
 		return
 	}
-	route, ok := s.routes[r.URL.Path]
-	if !ok {
-		refuse(w, http.StatusNotFound, "no such path: see / for what there is")
+	if len(r.URL.Path)+len(r.URL.RawQuery) > maxURL {
+		refuse(w, http.StatusRequestURITooLong, fmt.Sprintf("the path and query are longer than %d bytes", maxURL))
+		return
+	}
+	found, id := s.route(r.URL.Path)
+	if found == nil {
+		refuse(w, http.StatusNotFound, "no such path: /api/v1/openapi.json lists what there is")
 		return
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -120,78 +141,66 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD are allowed here")
 		return
 	}
-	route.ServeHTTP(w, r)
+	found.serve(s, w, r, id)
+}
+
+// route finds what answers a path, and the {id} in it.
+func (s *site) route(path string) (found *route, id string) {
+	if found = s.routes[path]; found != nil && !strings.HasSuffix(path, idPart) {
+		return found, ""
+	}
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 || i+1 == len(path) {
+		return nil, ""
+	}
+	return s.routes[path[:i+1]+idPart], path[i+1:]
 }
 
 // healthy answers 200 as long as passes go on.
-func (s *site) healthy(w http.ResponseWriter, _ *http.Request) {
+func (s *site) healthy(w http.ResponseWriter, r *http.Request) {
 	age, stale := s.cfg.Hub.Stale(time.Now())
 	if stale {
 		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf(
 			"no pass has ended for %d s, more than three intervals: see the log for its errors", int(age.Seconds())))
 		return
 	}
-	plain(w, "healthy\n")
+	plain(w, r, "healthy\n")
 }
 
 // ready answers 200 once there is a frame.
-func (s *site) ready(w http.ResponseWriter, _ *http.Request) {
+func (s *site) ready(w http.ResponseWriter, r *http.Request) {
 	if !s.cfg.Hub.Ready() {
 		refuse(w, http.StatusServiceUnavailable, noFrame)
 		return
 	}
-	plain(w, "ready\n")
+	plain(w, r, "ready\n")
 }
 
 const noFrame = "not ready: the first pass has not ended yet"
 
-func (s *site) index(w http.ResponseWriter, r *http.Request) {
-	paths := make([]string, 0, len(s.routes))
-	for p := range s.routes {
-		if p != "/" {
-			paths = append(paths, p)
-		}
-	}
-	slices.Sort(paths)
-	var b strings.Builder
-	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>twwatch</title></head><body>\n<h1>twwatch %s</h1>\n<ul>\n", html.EscapeString(s.cfg.Version))
-	for _, p := range paths {
-		fmt.Fprintf(&b, "<li><a href=\"%s\">%s</a> %s</li>\n", p, p, about(p))
-	}
-	b.WriteString("</ul>\n</body></html>\n")
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	write(w, r, []byte(b.String()))
-}
-
-func about(path string) string {
-	return map[string]string{
-		"/metrics":        "Prometheus metrics of the last pass",
-		"/-/healthy":      "200 while passes go on",
-		"/-/ready":        "200 once the first pass has ended",
-		"/api/v1/report":  "the last pass and its findings, as JSON",
-		"/api/v1/sockets": "live sockets, as JSON: " + strings.Join(parameters(), ", "),
-	}[path]
-}
-
-func plain(w http.ResponseWriter, text string) {
+func plain(w http.ResponseWriter, r *http.Request, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte(text)) // a client that has gone can't be told
+	write(w, r, []byte(text))
 }
 
 func write(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // as above
+		_, _ = w.Write(body) // a client that has gone can't be told
 	}
 }
 
 // refuse answers with {"error": why}.
 func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(errorBody(why)) // as above
+}
+
+func errorBody(why string) []byte {
 	body, err := json.Marshal(map[string]string{"error": why})
 	if err != nil { // a string always can be encoded
 		body = []byte(`{"error":"?"}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(printable(body), '\n')) // as above
+	return append(printable(body), '\n')
 }

@@ -12,19 +12,18 @@ import (
 	"sync"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
-	"github.com/twwatch/twwatch/internal/hub"
 )
 
-// reportHandler serves the newest frame, encoded once.
-type reportHandler struct {
-	hub    *hub.Hub
+// A frameCache encodes the newest frame once for all who read it.
+type frameCache struct {
 	logger *slog.Logger
 
 	mu  sync.Mutex // held while encoding, so that the others wait for the one
 	now *encoded
 }
 
-// encoded is a frame's bytes; immutable but for the gzip form, made on demand.
+// encoded is a frame's bytes; immutable but for the packed forms, made on
+// demand.
 type encoded struct {
 	frame *snapshot.Report
 	err   error
@@ -32,70 +31,93 @@ type encoded struct {
 	tag   string // an ETag without its quotes
 	once  sync.Once
 	gz    []byte
+
+	onceEvent sync.Once
+	event     *event
 }
 
-func (h *reportHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if len(r.URL.RawQuery) > 0 {
-		refuse(w, http.StatusBadRequest, "/api/v1/report takes no parameters")
+// report answers with the newest frame.
+func (s *site) report(w http.ResponseWriter, r *http.Request, _ string) {
+	if err := eachParameter(r.URL.RawQuery, nil, nil); err != nil {
+		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	frame := h.hub.Latest()
+	frame := s.cfg.Hub.Latest()
 	if frame == nil {
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, noFrame)
+		notYet(w)
 		return
 	}
-	e := h.encoded(frame)
+	e := s.frames.of(frame)
 	if e.err != nil {
-		h.logger.Error("the report can't be encoded", "err", e.err)
 		refuse(w, http.StatusInternalServerError, "the report can't be encoded: see the log")
 		return
 	}
-	body, tag := e.body, e.tag
+	send(w, r, "application/json", e.body, e.tag, e.gzip)
+}
+
+func notYet(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	refuse(w, http.StatusServiceUnavailable, noFrame)
+}
+
+// send answers with a body whose content the tag stands for; gzip gives its
+// packed form.
+func send(w http.ResponseWriter, r *http.Request, kind string, body []byte, tag string, gzip func() []byte) {
 	header := w.Header()
 	header.Set("Vary", "Accept-Encoding")
 	zipped := acceptsGzip(r.Header)
 	if zipped {
-		body, tag = e.gzip(), tag+"-gzip"
+		body, tag = gzip(), tag+"-gzip"
 	}
 	header.Set("ETag", `"`+tag+`"`)
 	if matches(r.Header, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	header.Set("Content-Type", "application/json")
+	header.Set("Content-Type", kind)
 	if zipped {
 		header.Set("Content-Encoding", "gzip")
 	}
 	write(w, r, body)
 }
 
-func (h *reportHandler) encoded(frame *snapshot.Report) *encoded {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.now != nil && h.now.frame == frame {
-		return h.now
+// of returns the bytes of a frame; whoever asks for the newest never encodes it
+// twice.
+func (c *frameCache) of(frame *snapshot.Report) *encoded {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now != nil && c.now.frame == frame {
+		return c.now
 	}
 	e := &encoded{frame: frame}
 	var b bytes.Buffer
 	if e.err = snapshot.Encode(&b, frame); e.err == nil {
 		e.body = b.Bytes()
-		sum := sha256.Sum256(e.body)
-		e.tag = hex.EncodeToString(sum[:8])
+		e.tag = tagOf(e.body)
+	} else {
+		c.logger.Error("the report can't be encoded", "err", e.err)
 	}
-	h.now = e
+	c.now = e
 	return e
 }
 
+// tagOf is an ETag, without its quotes, for a body.
+func tagOf(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:8])
+}
+
 func (e *encoded) gzip() []byte {
-	e.once.Do(func() {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, _ = z.Write(e.body) // a bytes.Buffer takes everything
-		_ = z.Close()
-		e.gz = b.Bytes()
-	})
+	e.once.Do(func() { e.gz = pack(e.body) })
 	return e.gz
+}
+
+func pack(body []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(body) // a bytes.Buffer takes everything
+	_ = z.Close()
+	return b.Bytes()
 }
 
 // matches implements If-None-Match (RFC 9110, 13.1.2): weak comparison.

@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,7 +16,6 @@ import (
 	"unicode/utf16"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
-	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // Limits of /api/v1/sockets.
@@ -49,7 +45,7 @@ type socketsHandler struct {
 	busy   atomic.Bool
 }
 
-func (h *socketsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *socketsHandler) serve(w http.ResponseWriter, r *http.Request) {
 	if h.list == nil {
 		refuse(w, http.StatusNotFound, "there are no live sockets: the source has none")
 		return
@@ -116,78 +112,56 @@ func printable(body []byte) []byte {
 	return b.Bytes()
 }
 
-func parameters() []string { return []string{"state", "remote", "port", "older", "limit"} }
+func socketParameters() []parameter {
+	return []parameter{
+		{name: "state", about: "States to list, separated by commas or given several times; all where it is missing.", many: true, schema: oneOf(states()...)},
+		{name: "remote", about: "An address or a prefix that the remote end is in, such as 10.0.0.9 or 10.0.0.0/8.", schema: text()},
+		{name: "port", about: "The local or the remote port.", schema: number(1, 65535)},
+		{name: "process", about: "The name or the pid of the process that holds the sockets.", schema: text()},
+		{name: "older", about: "Only sockets that may have been in TIME_WAIT or CLOSE_WAIT for so long, such as 30s.", schema: text()},
+		{name: "limit", about: fmt.Sprintf("Sockets at most; %d where it is missing.", DefaultSockets), schema: number(1, MaxSockets)},
+	}
+}
 
 // parseSocketQuery reads the parameters; an error names the one that is wrong
 // and what is allowed.
 func parseSocketQuery(raw string) (snapshot.SocketQuery, error) {
 	q := snapshot.SocketQuery{Limit: DefaultSockets}
-	values, err := url.ParseQuery(raw)
+	err := eachParameter(raw, socketParameters(), func(name, value string) string { return setSockets(&q, name, value) })
 	if err != nil {
-		return q, fmt.Errorf("the query is malformed: %w", err)
-	}
-	names := make([]string, 0, len(values))
-	for name := range values {
-		names = append(names, name)
-	}
-	slices.Sort(names) // the same query, the same complaint
-	for _, name := range names {
-		all := values[name]
-		if !slices.Contains(parameters(), name) {
-			return q, fmt.Errorf("unknown parameter %s: allowed are %s", quote(name), strings.Join(parameters(), ", "))
-		}
-		if len(all) > 1 && name != "state" {
-			return q, fmt.Errorf("%s is given %d times: give it once", name, len(all))
-		}
-		if err := set(&q, name, strings.Join(all, ",")); err != nil {
-			return q, err
-		}
+		return q, err
 	}
 	return q, q.Check() // what each of them allows may make no sense together
 }
 
-func set(q *snapshot.SocketQuery, name, value string) error {
-	wrong := func(want string) error { return fmt.Errorf("%s=%s: %s", name, quote(value), want) }
+// setSockets sets what a parameter asks for, or returns what is wanted instead.
+func setSockets(q *snapshot.SocketQuery, name, value string) (want string) {
 	switch name {
 	case "state":
 		for state := range strings.SplitSeq(value, ",") {
 			if !slices.Contains(states(), state) {
-				return wrong("want one or more of " + strings.Join(states(), ", "))
+				return "want one or more of " + strings.Join(states(), ", ")
 			}
 			if !slices.Contains(q.States, state) {
 				q.States = append(q.States, state)
 			}
 		}
 	case "remote":
-		p, err := netip.ParsePrefix(value)
-		if err != nil {
-			a, err := netip.ParseAddr(value)
-			if err != nil || a.Zone() != "" {
-				return wrong("want an address or a prefix, such as 10.0.0.9 or 10.0.0.0/8")
-			}
-			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
-		}
-		q.Remote = p.Masked()
+		q.Remote, want = prefixOf(value)
 	case "port":
-		n, err := strconv.ParseUint(value, 10, 16)
-		if err != nil || n == 0 {
-			return wrong("want a port from 1 to 65535")
-		}
-		q.Port = uint16(n)
+		q.Port, want = portOf(value)
+	case "process":
+		q.Process, want = nameOf(value)
 	case "older":
 		d, err := time.ParseDuration(value)
 		if err != nil || d < 0 {
-			return wrong("want a duration with its unit, such as 30s or 2h")
+			return "want a duration with its unit, such as 30s or 2h"
 		}
 		q.Older = d
 	case "limit":
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > MaxSockets {
-			return wrong(fmt.Sprintf("want a number from 1 to %d", MaxSockets))
-		}
-		q.Limit = n
+		q.Limit, want = numberOf(value, 1, MaxSockets)
 	}
-	return nil
+	return want
 }
 
 // states are the names of TCP states, as in a report.
@@ -197,13 +171,4 @@ func states() []string {
 		names = append(names, name)
 	}
 	return names
-}
-
-// quote shows a client's text, shortened and without control characters.
-func quote(s string) string {
-	text, cut := draw.EscapeShort(s, 64)
-	if cut {
-		return `"` + text + `"…`
-	}
-	return `"` + text + `"`
 }

@@ -56,7 +56,7 @@ func TestSocketQuery(t *testing.T) {
 		"older=1s&state=established":       {"older: only time_wait and close_wait sockets have an age"},
 		"limit=0":                          {"limit=", "1 to 1000"},
 		"limit=1001":                       {"limit="},
-		"colour=red":                       {"colour", "allowed are state, remote, port, older, limit"},
+		"colour=red":                       {"colour", "allowed are state, remote, port, process, older, limit"},
 		"a=1&b=2":                          {`\"a\"`},
 		"port=%zz":                         {"malformed"},
 		"port=1;limit=2":                   {"malformed"},

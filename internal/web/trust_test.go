@@ -15,7 +15,7 @@ func TestTrust(t *testing.T) {
 	h, _ := start(t, 1)
 	closed := config(h)
 	auth, enabled, named := closed, closed, closed
-	auth.Auth, enabled.EnableAPI = true, true
+	auth.Authenticated, enabled.EnableAPI = func(*http.Request) bool { return true }, true
 	named.AllowedHosts, named.ListenAddrs = []string{"Node1.Example.COM."}, []string{"10.0.0.5:10060", "[fd00::5]:1", "0.0.0.0:2", ":3", "agent:4"}
 	open := named
 	open.EnableAPI = true

@@ -1,29 +1,37 @@
-package report
+package draw
 
 import (
 	"fmt"
 	"strings"
 )
 
-// ascii replaces what an ASCII terminal can't show: signs that have a likeness
-// by it, the rest by its number.
+// Clean makes a foreign string fit for the output: escaped ([Escape]), and
+// where only ASCII shows, with nothing else in it: signs that have a likeness
+// there are replaced by it, the rest by their number. Doing it twice changes
+// nothing.
+func (st Style) Clean(s string) string {
+	s = Escape(s)
+	if st.ASCII {
+		s = ascii(s)
+	}
+	return s
+}
+
 func ascii(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return r > '~' }) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		switch {
+		switch likeness, ok := likenesses()[r]; {
 		case r <= '~':
 			b.WriteRune(r)
+		case ok:
+			b.WriteString(likeness)
 		case r > 0xFFFF:
 			fmt.Fprintf(&b, `\U%08x`, r)
 		default:
-			if likeness, ok := likenesses()[r]; ok {
-				b.WriteString(likeness)
-			} else {
-				fmt.Fprintf(&b, `\u%04x`, r)
-			}
+			fmt.Fprintf(&b, `\u%04x`, r)
 		}
 	}
 	return b.String()

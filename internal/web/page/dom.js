@@ -1,0 +1,100 @@
+// What makes and changes elements. Text goes in as text only: nothing that a
+// host says can become markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// el makes an element: el("a", {href: "x", class: "y"}, "text", child).
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, f] of Object.entries(value)) node.addEventListener(event, f);
+    else attr(node, name, value);
+  }
+  node.append(...children.filter((c) => c !== null && c !== undefined));
+  return node;
+}
+
+// attr sets an attribute if it isn't so already; null and false take it away.
+export function attr(node, name, value) {
+  if (value === null || value === undefined || value === false) {
+    if (node.hasAttribute(name)) node.removeAttribute(name);
+    return;
+  }
+  const text = value === true ? "" : String(value);
+  if (node.getAttribute(name) !== text) node.setAttribute(name, text);
+}
+
+// text sets a node's text if it isn't that already: what doesn't change is not
+// drawn or read out again.
+export function text(node, value) {
+  const wanted = String(value);
+  if (node.textContent !== wanted) node.textContent = wanted;
+}
+
+export function show(node, visible) {
+  if (node.hidden === visible) node.hidden = !visible;
+}
+
+// keyed makes the children of a parent those of a list: it makes what is new,
+// updates what is there, removes what is gone, and moves no more than it must,
+// so that focus, open details and scroll positions stay.
+export function keyed(parent, items, keyOf, make, update) {
+  const there = new Map();
+  for (const child of parent.children) there.set(child.dataset.key, child);
+  const focused = document.activeElement;
+  const used = new Set();
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    let key = keyOf(item);
+    while (used.has(key)) key += "+"; // what is told twice is shown twice
+    used.add(key);
+    let node = there.get(key);
+    if (node) {
+      there.delete(key);
+    } else {
+      node = make(item);
+      node.dataset.key = key;
+    }
+    update(node, item);
+    if (node === place) {
+      place = place.nextElementSibling;
+    } else if (node.isConnected && parent.moveBefore) {
+      parent.moveBefore(node, place);
+    } else {
+      parent.insertBefore(node, place);
+    }
+  }
+  for (const node of there.values()) node.remove();
+  if (focused && focused !== document.activeElement && parent.contains(focused)) focused.focus({preventScroll: true});
+}
+
+// unknown is a cell's content for what can't be known.
+export function unknown() {
+  return [el("span", {"aria-hidden": "true", class: "unknown"}, "–"), el("span", {class: "hidden"}, "not known")];
+}
+
+// setCell shows text, or that it isn't known where it is null.
+export function setCell(node, value) {
+  if (value === null) {
+    if (!node.querySelector(".unknown")) node.replaceChildren(...unknown());
+    return;
+  }
+  text(node, value);
+}
+
+// copyText puts text on the clipboard, also where the page came without TLS.
+export async function copyText(node) {
+  if (navigator.clipboard && window.isSecureContext) {
+    await navigator.clipboard.writeText(node.textContent);
+    return true;
+  }
+  getSelection().selectAllChildren(node);
+  return document.execCommand("copy");
+}
