@@ -36,7 +36,7 @@ func (f plainRunner) run(ctx context.Context, e env, cfg configuration) (int, er
 
 func commands() []command {
 	return []command{
-		checkCommand(), serveCommand(), socketsCommand(), recordCommand(), explainCommand(), demoCommand(), versionCommand(),
+		checkCommand(), topCommand(), serveCommand(), socketsCommand(), recordCommand(), explainCommand(), demoCommand(), versionCommand(),
 	}
 }
 
@@ -62,6 +62,7 @@ const appHelp = `twwatch shows why TCP connections pile up in TIME_WAIT and CLOS
 
 const appExamples = `
   twwatch check                      look for 3 seconds, then tell what is wrong
+  twwatch top                        the same, live, in a terminal
   twwatch serve                      metrics and API on port 10060
   twwatch sockets --state=close-wait --older=1m
   twwatch help check                 the flags of one command
