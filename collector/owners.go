@@ -22,9 +22,9 @@ const (
 	// maxHints is how many processes that own some of a flow are searched first
 	// for the rest of it.
 	maxHints = 256
-	// maxDescriptors is how many processes with CLOSE_WAIT sockets have their
-	// descriptors counted in a pass, some 50 µs each, and fewDescriptors how
-	// many without.
+	// maxDescriptors is how many processes with CLOSE_WAIT sockets, or connections
+	// that they haven't accepted, have their descriptors counted in a pass, some
+	// 50 µs each, and fewDescriptors how many without.
 	maxDescriptors = 16
 	fewDescriptors = 4
 	// keepEvery is how often the processes are forgotten that nobody needs.
@@ -49,7 +49,13 @@ type owners struct {
 	services map[pair]served // asked for before
 }
 
-type processCount struct{ live, closeWait uint32 }
+type processCount struct {
+	live, closeWait uint32
+	waiting         uint32 // connections that it hasn't accepted
+}
+
+// forsaken is what of a process's connections waits for it.
+func (c *processCount) forsaken() uint32 { return c.closeWait + c.waiting }
 
 type pair struct {
 	port    uint16
@@ -80,10 +86,7 @@ func (p *pass) findOwners(ctx context.Context) {
 		if n == 0 {
 			continue
 		}
-		c := &p.owners.counts[n]
-		if *c == (processCount{}) {
-			p.owners.counted = append(p.owners.counted, n)
-		}
+		c := p.owners.count(n)
 		c.live++
 		if l.CloseWait() {
 			c.closeWait++
@@ -93,6 +96,15 @@ func (p *pass) findOwners(ctx context.Context) {
 		p.table.SetSearched()
 	}
 	p.findListeners()
+}
+
+// count is a process's count in this pass.
+func (o *owners) count(n uint16) *processCount {
+	c := &o.counts[n]
+	if *c == (processCount{}) {
+		o.counted = append(o.counted, n)
+	}
+	return c
 }
 
 // keepProcesses forgets processes whose connections are forgotten.
@@ -395,13 +407,19 @@ func (p *pass) serves(port uint16, runtime string) served {
 	return s
 }
 
-// fillOwners reports the processes with most CLOSE_WAIT sockets, then those
-// with most others.
+// fillOwners reports the processes with most CLOSE_WAIT sockets and connections
+// that wait for accept(), then those with most others.
 func (p *pass) fillOwners() {
 	o := &p.owners
+	for i := range p.ns.Listeners {
+		l := &p.ns.Listeners[i]
+		if n := p.number(l.Inode, 0); n != 0 && l.Queue > 0 {
+			o.count(n).waiting += l.Queue
+		}
+	}
 	slices.SortFunc(o.counted, func(a, b uint16) int {
 		x, y := &o.counts[a], &o.counts[b]
-		return cmp.Or(cmp.Compare(y.closeWait, x.closeWait), cmp.Compare(y.live, x.live),
+		return cmp.Or(cmp.Compare(y.forsaken(), x.forsaken()), cmp.Compare(y.live, x.live),
 			cmp.Compare(p.ledger.Processes.At(a).PID, p.ledger.Processes.At(b).PID))
 	})
 	for i, n := range o.counted[:min(len(o.counted), snapshot.MaxOwners)] {
@@ -411,7 +429,7 @@ func (p *pass) fillOwners() {
 			Sockets: o.counts[n].live, CloseWait: o.counts[n].closeWait,
 		}
 		d.Runtime, d.RuntimeVersion = runtimeWithVersion(q)
-		if i < fewDescriptors || i < maxDescriptors && d.CloseWait > 0 {
+		if i < fewDescriptors || i < maxDescriptors && o.counts[n].forsaken() > 0 {
 			if used, limit, err := o.finder.Descriptors(q.PID, q.Start); err == nil {
 				d.Descriptors = &used
 				if limit != math.MaxInt { // no limit
