@@ -118,7 +118,8 @@ func (p *pass) keepProcesses() {
 
 // want makes the list of sockets to find the processes of, the most telling
 // first, and of processes that are likely to hold them: those that hold others
-// of the same flows.
+// of the same flows, or held them, and then whoever held any. Where connections
+// are short each look sees new ones, and nothing else tells where to begin.
 func (p *pass) want(live []flow.Live) {
 	o := &p.owners
 	o.wants, o.hints = o.wants[:0], o.hints[:0]
@@ -146,14 +147,25 @@ func (p *pass) want(live []flow.Live) {
 		return
 	}
 	seen := make(map[uint16]bool, maxHints)
+	hint := func(n uint16) (more bool) {
+		if !seen[n] && len(seen) < maxHints {
+			seen[n] = true
+			o.hints = append(o.hints, p.ledger.Processes.At(n).PID)
+		}
+		return len(seen) < maxHints
+	}
 	for i := range live {
-		l := &live[i]
-		if l.Known != 0 && o.unknown[l.Flow()] && !seen[l.Known] && len(seen) < maxHints {
-			seen[l.Known] = true
-			o.hints = append(o.hints, p.ledger.Processes.At(l.Known).PID)
+		if l := &live[i]; l.Known != 0 && o.unknown[l.Flow()] {
+			hint(l.Known)
 		}
 	}
-	clear(o.unknown)
+	for i := range live {
+		if l := &live[i]; o.unknown[l.Flow()] {
+			o.unknown[l.Flow()] = false
+			p.table.ClosedBy(l, hint)
+		}
+	}
+	p.ledger.Processes.Numbers(hint)
 }
 
 // find runs the search, and says what it lacks.
@@ -164,7 +176,7 @@ func (p *pass) find(ctx context.Context) {
 	}
 	found, r := o.finder.Find(ctx, o.wants, o.hints)
 	o.searched = true
-	o.scanned = o.scanned || r.Pending == 0
+	o.scanned = o.scanned || r.Pending == 0 || r.Swept
 	missing := r.Pending + r.Failed + r.Dropped
 	if r.Gap != nil && ctx.Err() == nil && missing > 0 {
 		p.limited(r.Gap.Error(), "the processes of some sockets", ownerFix(r.Gap))
