@@ -355,3 +355,17 @@ func TestShortConnections(t *testing.T) {
 	}
 	golden(t, "short-connections", text.String())
 }
+
+// One burst that two looks see, since each looks ten seconds back, is no load.
+func TestBurstUnderReuseIsNoLoad(t *testing.T) {
+	var window []*snapshot.Report
+	for _, second := range []int{0, 3, 6, 9} {
+		f := closing("127.0.0.1", 8081, 0, 0)
+		f.SurvivorsOnly, f.CloseRate, f.States.TimeWait = true, new(20.0), 200
+		f.OpenedPerSecond[59-second] = 200
+		window = append(window, host(float64(second), flows(f)))
+		if res := Judge(window, nil, Settings{}); len(res.Findings) != 0 {
+			t.Errorf("after %d s: %s", second, brief(res.Findings))
+		}
+	}
+}
