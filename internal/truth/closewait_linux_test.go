@@ -86,7 +86,7 @@ func (f *forsaken) check(t *testing.T, r *snapshot.Report) {
 	}
 	g := &r.Findings[i]
 	if g.ID != f.id || g.Severity != f.severity || g.Subject.Side != f.side || g.Subject.Port != f.port {
-		t.Errorf("%s %+v, want %s %s on the %s side of port %d", brief(g), g.Subject, f.severity, f.id, f.side, f.port)
+		t.Errorf("%s %+v, want %s %s on the %s side of port %d", headline(g), g.Subject, f.severity, f.id, f.side, f.port)
 	}
 	if who := fmt.Sprintf("%s (pid %d)", f.name, f.pid); !strings.Contains(g.Summary, who) {
 		t.Errorf("no %q in %q", who, g.Summary)
@@ -285,7 +285,7 @@ func TestLeakUntilTheLimit(t *testing.T) {
 	for _, r := range w.all() {
 		for i := range r.Findings {
 			f := &r.Findings[i]
-			if brief(f) != "critical "+diagnose.CloseWaitLeak || f.Subject.Process != p.name {
+			if headline(f) != "critical "+diagnose.CloseWaitLeak || f.Subject.Process != p.name {
 				t.Errorf("another finding: %s", said(r))
 				continue
 			}

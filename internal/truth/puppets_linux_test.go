@@ -98,7 +98,7 @@ func (p *puppet) do(format string, args ...any) string {
 	return answer
 }
 
-// A made is a connection that a load has made: when it was asked for and there,
+// A made is a connection of a traffic: when it was asked for and there,
 // when it was asked to close and closed.
 type made struct {
 	Port                             uint16 // its own
@@ -152,6 +152,14 @@ func (a *actor) obey(order []string) (answer string, err error) {
 		err = a.hold(number(args[0]), func() (int, error) { fd, _, err := unix.Accept(a.listener); return fd, err })
 	case "dial": // ADDRESS COUNT
 		err = a.hold(number(args[1]), func() (int, error) { return dial(args[0]) })
+	case "knock": // ADDRESS RATE: begin connections, without waiting for an answer
+		go knock(args[0], float64(number(args[1])))
+	case "starve": // take all descriptors, then accept; answers with how that fails
+		err = a.hold(1<<20, func() (int, error) { return unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+		if errors.Is(err, unix.EMFILE) {
+			_, _, err = unix.Accept(a.listener)
+			answer, err = fmt.Sprint(err), nil
+		}
 	case "end": // read each connection to its end
 		err = a.each(readToEnd)
 	case "close":
@@ -185,7 +193,7 @@ func (a *actor) obey(order []string) (answer string, err error) {
 		err = a.serveRudely(args[0], must1(time.ParseDuration(args[1])))
 	case "load": // HOW RATE COUNT HOLD ADDRESS...
 		a.load = make(chan []made, 1)
-		l := load{how: args[0], rate: float64(number(args[1])), count: number(args[2]), hold: must1(time.ParseDuration(args[3])), to: args[4:]}
+		l := traffic{how: args[0], rate: float64(number(args[1])), count: number(args[2]), hold: must1(time.ParseDuration(args[3])), to: args[4:]}
 		go func() { a.load <- l.run() }()
 	case "record":
 		var b []byte
@@ -264,6 +272,19 @@ func dial(addr string) (int, error) {
 		err = nil
 	}
 	return fd, err
+}
+
+func knock(addr string, rate float64) {
+	for range time.Tick(time.Duration(1e9 / rate)) {
+		fd, sa, err := socketFor(addr)
+		if err == nil {
+			err = errors.Join(unix.SetNonblock(fd, true), unix.Connect(fd, sa))
+		}
+		if !errors.Is(err, unix.EINPROGRESS) {
+			fmt.Fprintln(os.Stderr, "knock:", addr, err)
+			return
+		}
+	}
 }
 
 // readToEnd reads until the peer's FIN; a reset is an end too.
@@ -368,11 +389,10 @@ func (a *actor) serveRudely(addr string, hold time.Duration) error {
 	return nil
 }
 
-// A load is connections at a rate, each of which asks a question and is held
-// for some time.
-type load struct {
-	// how it ends: "close" closes first, "linger" with a RST, "wait" after the
-	// other end.
+// A traffic is connections at a rate, each of which is held for some time.
+type traffic struct {
+	// how it ends: "close" closes first, "linger" with a RST, "wait" and "ask" when
+	// the other end has; only "wait" asks nothing.
 	how   string
 	rate  float64 // 1/s; each has its place on an absolute schedule
 	count int
@@ -380,7 +400,7 @@ type load struct {
 	to    []string // taken in turn
 }
 
-func (l *load) run() []made {
+func (l *traffic) run() []made {
 	all := make([]made, l.count)
 	var wg sync.WaitGroup
 	for start, i := time.Now(), 0; i < l.count; i++ {
@@ -391,7 +411,7 @@ func (l *load) run() []made {
 	return all
 }
 
-func (l *load) one(to string) (m made) {
+func (l *traffic) one(to string) (m made) {
 	m.Dialing = time.Now().UnixNano()
 	fd, err := dial(to)
 	if err != nil {
@@ -403,8 +423,10 @@ func (l *load) one(to string) (m made) {
 	if sa, err := unix.Getsockname(fd); err == nil {
 		m.Port = uint16(sa.(*unix.SockaddrInet4).Port)
 	}
-	_, _ = unix.Write(fd, []byte("ping"))
-	if l.how == "wait" {
+	if l.how != "wait" {
+		_, _ = unix.Write(fd, []byte("ping"))
+	}
+	if l.how == "wait" || l.how == "ask" {
 		_ = readToEnd(fd)
 	} else {
 		<-time.After(l.hold)

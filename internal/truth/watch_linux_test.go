@@ -114,14 +114,14 @@ func (w *watch) only(t *testing.T, allowed ...string) {
 	t.Helper()
 	for _, r := range w.all() {
 		for i := range r.Findings {
-			if f := &r.Findings[i]; !slices.Contains(allowed, brief(f)) {
-				t.Fatalf("%q isn't among %q: %s", brief(f), allowed, said(r))
+			if f := &r.Findings[i]; !slices.Contains(allowed, headline(f)) {
+				t.Fatalf("%q isn't among %q: %s", headline(f), allowed, said(r))
 			}
 		}
 	}
 }
 
-func brief(f *snapshot.Finding) string {
+func headline(f *snapshot.Finding) string {
 	return strings.TrimSpace(strings.Join([]string{string(f.Severity), f.ID, f.BecauseOf}, " "))
 }
 
@@ -131,7 +131,7 @@ func said(r *snapshot.Report) string {
 	fmt.Fprintf(&b, "the verdict was %s", r.Verdict)
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		fmt.Fprintf(&b, "\n  %s: %s %s", brief(f), f.Summary, recommended(f))
+		fmt.Fprintf(&b, "\n  %s: %s %s", headline(f), f.Summary, recommended(f))
 	}
 	return b.String()
 }
