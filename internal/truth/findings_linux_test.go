@@ -134,14 +134,14 @@ func (s *scene) singleLook(ctx context.Context) (done func() ([]string, error)) 
 		defer c.Close()
 		window, err := c.Look(ctx, 3*time.Second)
 		if err == nil {
-			found = headlines(diagnose.Judge(window, nil, diagnose.Settings{Advice: library}).Findings)
+			found = headlinesOf(diagnose.Judge(window, nil, diagnose.Settings{Advice: library}).Findings)
 		}
 		return err
 	})
 	return func() ([]string, error) { err := wait(); return found, err }
 }
 
-func headlines(findings []snapshot.Finding) []string {
+func headlinesOf(findings []snapshot.Finding) []string {
 	var all []string
 	for i := range findings {
 		all = append(all, headline(&findings[i]))
@@ -151,7 +151,7 @@ func headlines(findings []snapshot.Finding) []string {
 
 // ends tells what a report lacks to be the one at the end.
 func (s *scene) ends(r *snapshot.Report) error {
-	if diff := cmp.Diff(s.want, headlines(r.Findings)); diff != "" {
+	if diff := cmp.Diff(s.want, headlinesOf(r.Findings)); diff != "" {
 		return fmt.Errorf("findings (-want +got):\n%s", diff)
 	}
 	if s.ready != nil {
