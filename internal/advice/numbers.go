@@ -88,6 +88,7 @@ type data struct {
 	Rate, Lifetime, Processes, PoolSize, PoolTotal, MaxLifetime any
 
 	PortsNow, PortsAfter, RangeNow, RangeLow, RangeHigh, NewLow, NewHigh any
+	PortsAtStake                                                         any // false if TIME_WAIT take few of them
 	ReservedNow, ReservedUnion                                           any
 	CeilingNow, CeilingAfter, CeilingReuse                               any
 
@@ -187,9 +188,18 @@ func (s *Situation) fillPorts(d *data) {
 		delay = *n.TWReuseDelay
 	}
 	d.ReuseDelay = float64(delay) / 1000
+	hold := float64(TimeWaitSeconds)
+	if s.reused() {
+		hold = float64(delay) / 1000
+	}
+	d.PortsAtStake = true
 	if n.PortsNow != nil {
-		d.CeilingNow = RateCeiling(*n.PortsNow, TimeWaitSeconds)
+		d.CeilingNow = RateCeiling(*n.PortsNow, hold)
 		d.CeilingReuse = RateCeiling(*n.PortsNow, float64(delay)/1000)
+		least := fewPorts * float64(*n.PortsNow)
+		if n.Rate != nil && n.TimeWait != nil && *n.Rate*hold < least && float64(*n.TimeWait) < least {
+			d.PortsAtStake = s.Pattern != NoPool && s.Pattern != PoolTooSmall
+		}
 	}
 	if n.Range == nil {
 		return
@@ -214,8 +224,21 @@ func (s *Situation) fillPorts(d *data) {
 	if union, ok := n.reserve(wide); ok {
 		d.ReservedNow, d.ReservedUnion = n.Reserved.String(), union.String()
 		after := wide.Size() - union.CountIn(wide)
-		d.PortsAfter, d.CeilingAfter = after, RateCeiling(after, TimeWaitSeconds)
+		d.PortsAfter, d.CeilingAfter = after, RateCeiling(after, hold)
 	}
+}
+
+// fewPorts is the share of the ports below which a load that grows tenfold still
+// finds some.
+const fewPorts = 0.1
+
+// reused tells whether connect() takes over TIME_WAIT of this flow already.
+func (s *Situation) reused() bool {
+	n := &s.Numbers
+	if n.TWReuse == nil || n.Timestamps != nil && *n.Timestamps == 0 {
+		return false
+	}
+	return *n.TWReuse == 1 || *n.TWReuse == 2 && s.Remote.Addr().Unmap().IsLoopback()
 }
 
 // reserve is what ip_local_reserved_ports must hold before the range grows:

@@ -62,6 +62,23 @@ func TestRecommend(t *testing.T) {
 		{"nginx, new", nginx("1.29.7"), []string{"nginx-upstream-size", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"}},
 		{"nginx, unknown", nginx(""), []string{"nginx-upstream-keepalive", "nginx-upstream-size", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"}},
 		{
+			"nginx, to a port that tells nothing",
+			func(s *Situation) { s.Service, s.ServiceBy, s.Runtime, s.RuntimeVersion = "", "", "nginx", "1.22.1" },
+			[]string{"nginx-upstream-keepalive", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"},
+		},
+		{
+			"few ports are taken",
+			func(s *Situation) { s.Numbers.Rate, s.Numbers.TimeWait = new(40.0), new(2400) },
+			[]string{"one-client-per-process", "reuse-connections"},
+		},
+		{
+			"few ports are taken, since they are taken over",
+			func(s *Situation) {
+				s.Numbers.Rate, s.Numbers.TimeWait, s.Numbers.TWReuse = new(2000.0), new(2500), new(1)
+			},
+			[]string{"one-client-per-process", "reuse-connections"},
+		},
+		{
 			"reuse is on, the range is wide",
 			func(s *Situation) {
 				s.Numbers.TWReuse, s.Numbers.Range = new(1), &sysctl.PortRange{Low: 10240, High: 65535}

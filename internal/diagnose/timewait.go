@@ -83,10 +83,11 @@ func harmlessRules() []rule {
 }
 
 // speaksOfTimeWait are the findings beside which nothing can be called harmless.
+// A server that closes first is none: its TIME_WAIT are.
 func speaksOfTimeWait() []string {
 	return []string{
 		PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
-		ShortClient, ShortServer, ShortReset, ShortRemoteCloses, ShortCured,
+		ShortClient, ShortReset, ShortRemoteCloses, ShortCured,
 		PAWSDrops, ConntrackNear, SNATExhaustion,
 	}
 }
@@ -145,9 +146,9 @@ func judgeHarmless(s *scene) []*found {
 			destination([]*snapshot.Flow{tightest}), left, draw.Count(int64(usablePorts(tightest)))))
 		f.Evidence = append(f.Evidence, snapshot.Evidence{What: "free ports of the tightest flow", Value: float64(tightest.Ports.Free), Unit: "ports", Source: "inet_diag, ip_local_port_range"})
 	}
-	why = append(why, fmt.Sprintf("%s of %s buckets are used, and %s MB of memory at most",
+	why = append(why, fmt.Sprintf("%s of %s buckets and at most %s MB of memory are used",
 		draw.Count(int64(w.BucketsUsed)), draw.Count(int64(*w.BucketsLimit)), draw.Short(float64(high)/1e6)))
-	f.Summary = fmt.Sprintf("%s TIME_WAIT, and no reason to act: %s.", draw.Count(int64(n)), strings.Join(why, "; "))
+	f.Summary = fmt.Sprintf("%s TIME_WAIT are no reason to act: %s.", draw.Count(int64(n)), strings.Join(why, "; "))
 	f.Evidence = append([]snapshot.Evidence{
 		{What: "TIME_WAIT", Value: float64(n), Unit: "sockets", Source: "inet_diag (ss -tn state time-wait)"},
 		{What: "of these a server's", Value: float64(served), Unit: "sockets", Source: "inet_diag: the local port is listened on"},
