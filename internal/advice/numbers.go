@@ -196,9 +196,10 @@ func (s *Situation) fillPorts(d *data) {
 	if n.PortsNow != nil {
 		d.CeilingNow = RateCeiling(*n.PortsNow, hold)
 		d.CeilingReuse = RateCeiling(*n.PortsNow, float64(delay)/1000)
-		least := fewPorts * float64(*n.PortsNow)
-		if n.Rate != nil && n.TimeWait != nil && *n.Rate*hold < least && float64(*n.TimeWait) < least {
-			d.PortsAtStake = s.Pattern != NoPool && s.Pattern != PoolTooSmall
+		if n.Rate != nil && n.TimeWait != nil && (s.Pattern == NoPool || s.Pattern == PoolTooSmall) {
+			least, waiting := fewPorts*float64(*n.PortsNow), float64(*n.TimeWait)
+			// A rate of which not a second's closes are here is of closes elsewhere.
+			d.PortsAtStake = waiting >= least || *n.Rate*hold >= least && waiting >= *n.Rate
 		}
 	}
 	if n.Range == nil {

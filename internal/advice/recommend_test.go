@@ -79,6 +79,11 @@ func TestRecommend(t *testing.T) {
 			[]string{"one-client-per-process", "reuse-connections"},
 		},
 		{
+			"few ports are taken, since the server closes",
+			func(s *Situation) { s.Numbers.TimeWait = new(100) },
+			[]string{"one-client-per-process", "reuse-connections"},
+		},
+		{
 			"reuse is on, the range is wide",
 			func(s *Situation) {
 				s.Numbers.TWReuse, s.Numbers.Range = new(1), &sysctl.PortRange{Low: 10240, High: 65535}

@@ -242,7 +242,7 @@ func judgeBinds(s *scene) []*found {
 			situation.Runtime, situation.RuntimeVersion = p.Runtime, p.RuntimeVersion
 		}
 	}
-	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost so.",
+	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost that way.",
 		verb, draw.Count(int64(lost)), draw.Count(int64(all)), draw.Percent(float64(lost)/float64(all)))
 	finding.situations = []advice.Situation{situation}
 	return []*found{finding}

@@ -25,6 +25,7 @@ const (
 	evidenceRate = "connections closed"
 	evidencePeak = "new connections at the peak"
 	evidenceKept = "connections kept open"
+	evidenceFar  = "closed first by the other end"
 
 	sourceTimers = "TIME_WAIT timers of inet_diag (ss -tno state time-wait)"
 	sourceOpen   = "inet_diag (ss -tn state established)"
@@ -61,6 +62,7 @@ func shortConsequences() []consequence {
 		all = append(all, consequence{cause: ShortClient, of: of, when: mostTimeWait})
 	}
 	return append(all,
+		consequence{cause: ShortClient, of: Harmless, when: func(*scene, *found, *found) bool { return true }}, // its server's
 		consequence{cause: ShortServer, of: Harmless, when: mostTimeWait},
 		consequence{cause: ShortCured, of: ShortCured, when: bothEnds})
 }
@@ -109,6 +111,7 @@ type churn struct {
 	group
 	own    float64 // closes here, 1/s
 	remote float64 // closes by the other end, 1/s
+	twin   float64 // of these, by a server on this host
 	life   float64 // seconds, at most
 	known  bool    // life is not only a bound
 	kept   *uint32 // connections that stay; nil: not known
@@ -117,6 +120,10 @@ type churn struct {
 }
 
 func (c *churn) all() float64 { return c.own + c.remote }
+
+// served tells whether a server on this host closes nearly all: they take no
+// port then, and a handshake on one host is cheap.
+func (c *churn) served(least float64) bool { return c.own < least && c.twin >= c.all()/2 }
 
 // judgeClients looks for clients that open a connection for each request.
 func judgeClients(s *scene) []*found {
@@ -178,7 +185,7 @@ func (s *scene) churnOf(g group, far remoteChurn) churn {
 	known := true
 	for _, f := range g.flows {
 		c.own += present(f)
-		c.remote += s.twinRate(f)
+		c.twin += s.twinRate(f)
 		if far.flow == f {
 			c.remote += far.rate
 		}
@@ -189,6 +196,7 @@ func (s *scene) churnOf(g group, far remoteChurn) churn {
 			kept += min(*f.LongLived, f.States.Established)
 		}
 	}
+	c.remote += c.twin
 	if known && s.steadily(g.flows, kept) {
 		c.kept = &kept
 	} else if known {
@@ -367,7 +375,7 @@ func (s *scene) clientFinding(c *churn) *found {
 	if e := s.earlier(ShortClient, c.subject); e != nil {
 		serious = e.Severity != snapshot.Info
 	}
-	if s.demand(f) >= t.of(shortDemand, serious) || c.all() >= t.of(shortWarningRate, serious) {
+	if s.demand(f) >= t.of(shortDemand, serious) || c.all() >= t.of(shortWarningRate, serious) && !c.served(t.of(shortRate, serious)) {
 		finding.Severity = snapshot.Warning
 	}
 	who, there := clientSide(c.flows), destination(c.flows)
@@ -485,7 +493,7 @@ func (s *scene) clientEvidence(c *churn) []snapshot.Evidence {
 	}
 	e = append(e, snapshot.Evidence{What: "TIME_WAIT", Value: float64(waiting), Unit: "sockets", Source: "inet_diag (ss -tn state time-wait)"})
 	if c.remote > 0 {
-		e = append(e, snapshot.Evidence{What: "closed first by the other end", Value: finite(c.remote), Unit: "1/s", Source: "Tcp ActiveOpens less TcpExt TW, or TIME_WAIT of the server here"})
+		e = append(e, snapshot.Evidence{What: evidenceFar, Value: finite(c.remote), Unit: "1/s", Source: "Tcp ActiveOpens less TcpExt TW, or TIME_WAIT of the server here"})
 	}
 	if usablePorts(f) > 0 {
 		e = append(e,

@@ -322,7 +322,7 @@ func judgeRemoteCloses(s *scene) []*found {
 	}
 	last := s.spans()[0]
 	finding.Evidence = []snapshot.Evidence{
-		{What: "closed first by the other end", Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
+		{What: evidenceFar, Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
 		{What: "connections opened here", Value: last.rate("ActiveOpens"), Unit: "1/s", Source: "Tcp ActiveOpens"},
 		{What: "TIME_WAIT entered here", Value: last.rate("TW"), Unit: "1/s", Source: "TcpExt TW"},
 		{What: "mean lifetime, at most", Value: finite(far.life), Unit: "s", Source: "Little's law: connections open and not kept / rate"},

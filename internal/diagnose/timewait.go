@@ -82,30 +82,28 @@ func harmlessRules() []rule {
 	}}}
 }
 
-// speaksOfTimeWait are the findings beside which nothing can be called harmless.
-// A server that closes first is none: its TIME_WAIT are.
-func speaksOfTimeWait() []string {
-	return []string{
-		PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
-		ShortClient, ShortReset, ShortRemoteCloses, ShortCured,
-		PAWSDrops, ConntrackNear, SNATExhaustion,
-	}
-}
-
-// justGone tells whether one of these findings was there within the last minute:
-// what TIME_WAIT are left are of that.
-func (s *scene) justGone(ids []string) bool {
-	if s.heldAny(ids...) {
+// speaksOfTimeWait tells whether nothing can be called harmless beside a
+// finding. Where servers close first it can: their TIME_WAIT take no ports.
+func speaksOfTimeWait(f *snapshot.Finding) bool {
+	switch f.ID {
+	case ShortClient:
+		own, _ := evidence(f, evidenceRate)
+		far, _ := evidence(f, evidenceFar)
+		return own*10 >= far
+	case PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
+		ShortReset, ShortRemoteCloses, ShortCured, PAWSDrops, ConntrackNear, SNATExhaustion:
 		return true
 	}
-	for _, m := range s.history {
-		for i := range m.findings {
-			if f := &m.findings[i]; m.ago <= holdSeconds && f.Namespace == s.ns.Name && slices.Contains(ids, f.ID) {
-				return true
-			}
-		}
-	}
 	return false
+}
+
+// justGone tells whether such a finding was there within the last minute: what
+// TIME_WAIT are left are of that.
+func (s *scene) justGone() bool {
+	here := func(f snapshot.Finding) bool { return f.Namespace == s.ns.Name && speaksOfTimeWait(&f) }
+	return slices.ContainsFunc(s.previous, here) || slices.ContainsFunc(s.history, func(m moment) bool {
+		return m.ago <= holdSeconds && slices.ContainsFunc(m.findings, here)
+	})
 }
 
 // judgeHarmless says plainly of many TIME_WAIT that they are no trouble.
@@ -114,7 +112,7 @@ func judgeHarmless(s *scene) []*found {
 	if float64(n) < s.threshold(timeWaitMany, snapshot.Subject{}, Harmless) {
 		return nil
 	}
-	if slices.ContainsFunc(s.found, func(f *found) bool { return slices.Contains(speaksOfTimeWait(), f.ID) }) || s.justGone(speaksOfTimeWait()) {
+	if slices.ContainsFunc(s.found, func(f *found) bool { return speaksOfTimeWait(&f.Finding) }) || s.justGone() {
 		return nil
 	}
 	w := &s.ns.TimeWait
