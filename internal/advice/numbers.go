@@ -161,14 +161,14 @@ func (s *Situation) fillPool(d *data) {
 		size := PoolSize(*n.Rate, lifetime, processes, Margin)
 		after := TimeWaitAfter(size*processes, MaxLifetimeSeconds)
 		d.PoolSize, d.PoolTotal, d.TimeWaitAfter = size, size*processes, after
-		if n.TimeWait != nil {
+		if n.TimeWait != nil && !s.reused() { // else they are free already
 			d.Freed = PortsFreed(*n.TimeWait, size*processes, after)
 		}
 	}
 	if n.TimeWait != nil {
 		d.MemoryLow, d.MemoryHigh = TimeWaitMemory(*n.TimeWait)
 		if n.PortsNow != nil && s.Side == snapshot.Client {
-			d.SlowHalf = *n.TimeWait > *n.PortsNow/2
+			d.SlowHalf = *n.TimeWait > *n.PortsNow/2 && !s.reused()
 		}
 	}
 }
@@ -199,7 +199,7 @@ func (s *Situation) fillPorts(d *data) {
 		if n.Rate != nil && n.TimeWait != nil && (s.Pattern == NoPool || s.Pattern == PoolTooSmall) {
 			least, waiting := fewPorts*float64(*n.PortsNow), float64(*n.TimeWait)
 			// A rate of which not a second's closes are here is of closes elsewhere.
-			d.PortsAtStake = waiting >= least || *n.Rate*hold >= least && waiting >= *n.Rate
+			d.PortsAtStake = !s.reused() && waiting >= least || *n.Rate*hold >= least && waiting >= *n.Rate
 		}
 	}
 	if n.Range == nil {
