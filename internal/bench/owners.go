@@ -26,7 +26,8 @@ import (
 // Beside whom processes are searched for.
 const (
 	crowdProcesses   = 2000
-	crowdConnections = 12 // of each, all open; with its three pipes 15 descriptors
+	crowdConnections = 12 // of each, all open
+	crowdOthers      = 4  // descriptors beside: three standard ones and a pipe to the parent
 	quickProcesses   = 50
 )
 
@@ -122,10 +123,11 @@ func (c *crowd) end() error {
 type ownersResult struct {
 	Rows, Processes, Connections int
 	WithNS, WithoutNS            []int64
-	FirstNS                      int64   // of the first pass, with the search
-	Passes                       int     // until every process was known
-	Attributed                   float64 // of the live client sockets, then
-	Mallocs                      [2]uint64
+	FirstNS                      int64     // of the first pass, with the search
+	Passes                       int       // until every process was known
+	Attributed                   float64   // of the live client sockets, then
+	Mallocs                      [2]uint64 // of a pass, with and without
+	HeapBytes                    [2]uint64 // that the Collector holds, with and without
 }
 
 // measureOwners measures beside a crowd, in the namespace of a table.
@@ -147,14 +149,17 @@ func (t *table) measureOwners(ctx context.Context, processes, pairs int) (r owne
 		return r, fmt.Errorf("reading the measurements: %w", err)
 	}
 	r.Rows, r.Processes, r.Connections = t.rows, processes, processes*crowdConnections
-	if r.Attributed != 1 {
-		return r, fmt.Errorf("the processes of %.1f %% of %d live connections were found", 100*r.Attributed, r.Connections)
+	switch {
+	case r.Attributed != 1:
+		return r, fmt.Errorf("the processes of %.1f %% of %d live connections were found in %d passes", 100*r.Attributed, r.Connections, r.Passes)
+	case len(r.WithNS) == 0:
+		return r, errors.New("this machine is too slow: not one turn in time")
 	}
 	return r, nil
 }
 
 // ownersMain is the process that measures: two Collectors, as serve keeps
-// theirs, take turns.
+// theirs, take turns once the first knows every process.
 func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 	start := time.Now()
 	flags := flag.NewFlagSet("owners", flag.ContinueOnError)
@@ -173,10 +178,9 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
 		both[i] = c
 	}
-	for r.Attributed < 1 && time.Since(start) < *limit/2 {
+	for r.Attributed < 1 && time.Since(start) < *limit*3/4 {
 		before := processCPU()
 		report, err := both[0].Pass(ctx)
 		if err != nil {
@@ -186,6 +190,8 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 			r.FirstNS = processCPU() - before
 		}
 		r.Attributed = attributed(report)
+	}
+	for range 2 { // the second pass knows the first one's flows
 		if _, err := both[1].Pass(ctx); err != nil {
 			return err
 		}
@@ -210,15 +216,29 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 		r.WithNS, r.WithoutNS = append(r.WithNS, cost[0]), append(r.WithoutNS, cost[1])
 	}
 	for i, c := range both {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
+		before := memory()
 		if _, err := c.Pass(ctx); err != nil {
 			return err
 		}
-		runtime.ReadMemStats(&after)
+		after := memory()
 		r.Mallocs[i] = after.Mallocs - before.Mallocs
 	}
+	for i := range both {
+		runtime.GC()
+		before := memory()
+		if err := both[i].Close(); err != nil {
+			return err
+		}
+		both[i] = nil
+		runtime.GC()
+		r.HeapBytes[i] = before.HeapAlloc - memory().HeapAlloc
+	}
 	return json.NewEncoder(out).Encode(&r)
+}
+
+func memory() (m runtime.MemStats) {
+	runtime.ReadMemStats(&m)
+	return m
 }
 
 // attributed is the share of the crowd's connections whose process is known.
