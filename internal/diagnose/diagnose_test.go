@@ -169,6 +169,17 @@ func TestFindingsHold(t *testing.T) {
 	if fresh := judge(30, 15000, nil); len(fresh) != 0 {
 		t.Errorf("at 47 %% with nothing before: %+v", fresh)
 	}
+	// The same of time that is left.
+	soon := func(seconds int, previous []snapshot.Finding) []snapshot.Finding {
+		return Judge([]*snapshot.Report{host(0, nil), host(15, client(20000, new(seconds)))}, previous, Settings{}).Findings
+	}
+	left := soon(59, nil)
+	if held := soon(64, left); len(held) != 1 || held[0].ID != PortsRunningOut {
+		t.Errorf("64 s left after 59: %+v", held)
+	}
+	if gone := soon(67, left); len(gone) != 0 {
+		t.Errorf("67 s left after 59: %+v", gone)
+	}
 }
 
 func TestThresholds(t *testing.T) {

@@ -75,11 +75,15 @@ func taken(f *snapshot.Flow) float64 {
 // portTrouble is which finding a flow's ports make, "" if none.
 func (s *scene) portTrouble(f *snapshot.Flow) string {
 	p, t := f.Ports, &s.settings.Thresholds
+	critical := s.heldFlow(f, PortsRunningOut, PortsExhausted)
+	soon := t.of(portsSeconds, false)
+	if critical {
+		soon /= leaves
+	}
 	switch used := taken(f); {
 	case p.Free <= 0:
 		return PortsExhausted
-	case used >= t.of(portsRunningOut, s.heldFlow(f, PortsRunningOut, PortsExhausted)),
-		p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < t.of(portsSeconds, false):
+	case used >= t.of(portsRunningOut, critical), p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < soon:
 		return PortsRunningOut
 	case used > t.of(portsSlow, s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)):
 		return PortsSlow
