@@ -24,6 +24,7 @@ func halfOpen(rows ...snapshot.HalfOpen) func(*snapshot.Namespace) {
 			n.States.SynRecv += h.Sockets
 		}
 		n.Limits.TCPSyncookies, n.Limits.TCPMaxSynBacklog, n.Limits.TCPSynackRetries = new(1), new(1024), new(5)
+		n.Limits.Somaxconn = new(4096)
 	}
 }
 
