@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twwatch/twwatch/collector/flow"
+	"github.com/twwatch/twwatch/collector/ledger"
 )
 
 // machine is where it was measured.
@@ -290,7 +293,8 @@ func (r *results) writeOwners(p *page) {
 	p.table("pass", "CPU, ms", "÷ without", "allocations", "heap it holds, MiB")
 	p.row("without the search", milliseconds(o.WithoutNS).spread(1), "1", fmt.Sprint(o.Mallocs[1]), fmt.Sprintf("%.1f", float64(o.HeapBytes[1])/(1<<20)))
 	p.row("with it", milliseconds(o.WithNS).spread(1), ratios(o.WithNS, o.WithoutNS).spread(2), fmt.Sprint(o.Mallocs[0]), fmt.Sprintf("%.1f", float64(o.HeapBytes[0])/(1<<20)))
-	p.line("\nThe first search is spread: the first pass, which searches for 200 ms at most, took %.0f ms of CPU time, and after %d passes every process was known.", float64(o.FirstNS)/1e6, o.Passes)
+	p.line("\nThe first search is spread: the first pass, which searches for 200 ms at most, took %.0f ms of CPU time, and after %d passes every process was known. A pass does work for 1,000 links at most, and what a process says of itself counts as well.\n", float64(o.FirstNS)/1e6, o.Passes)
+	p.line("What the search remembers is bounded: 65,536 live sockets and %s connections, 16 MiB in all, and %s processes that run and as many that have ended, 0.2 to 2.2 KiB each.", thousands(flow.MaxCookies), thousands(ledger.MaxProcesses))
 }
 
 func (r *results) writeMallocs(p *page) {
