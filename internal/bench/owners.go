@@ -140,9 +140,9 @@ func (t *table) measureOwners(ctx context.Context, processes, pairs int) (r owne
 	if err := t.ready(ctx, 40*time.Second); err != nil {
 		return r, err
 	}
-	limit := t.life() - turnTime
-	u, err := t.self(ctx, true, "owners", "-pairs", strconv.Itoa(pairs), "-limit", limit.String())
-	if err != nil {
+	stop := t.keep(ctx)
+	u, err := t.self(ctx, true, "owners", "-pairs", strconv.Itoa(pairs))
+	if err := errors.Join(err, stop()); err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal(u.out, &r); err != nil {
@@ -164,7 +164,7 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 	start := time.Now()
 	flags := flag.NewFlagSet("owners", flag.ContinueOnError)
 	pairs := flags.Int("pairs", 41, "turns")
-	limit := flags.Duration("limit", 40*time.Second, "begin nothing after this time")
+	limit := flags.Duration("limit", 3*time.Minute, "begin nothing after this time")
 	profile := flags.String("cpuprofile", "", "write a profile of the turns to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -239,6 +239,33 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 func memory() (m runtime.MemStats) {
 	runtime.ReadMemStats(&m)
 	return m
+}
+
+// keep holds the full table until it is stopped: to find every process takes
+// longer than a row lives.
+func (t *table) keep(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				ended <- nil
+				return
+			case <-tick.C:
+				if err := t.hold(ctx, 20*time.Second); err != nil && ctx.Err() == nil {
+					ended <- err
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		cancel()
+		return <-ended
+	}
 }
 
 // attributed is the share of the crowd's connections whose process is known.
