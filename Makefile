@@ -37,8 +37,9 @@ race: ## run all tests under the race detector (needs gcc)
 fuzz: ## run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz
 
-lint: $(GOLANGCI) ## golangci-lint, and vet for linux/arm64 and darwin
+lint: $(GOLANGCI) ## golangci-lint, vet for linux/arm64 and darwin, and go.mod
 	$(GOLANGCI) run
+	$(GO) mod tidy -diff
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 
