@@ -80,6 +80,11 @@ func TestHandshakes(t *testing.T) {
 			nil, "critical accept-queue-overflow, warning close-wait-not-accepted <- accept-queue-overflow",
 		},
 		{
+			"accept() fails for want of a descriptor",
+			[]*snapshot.Report{looked(0, nothing), looked(60, blocked(9), counted(map[string]uint64{"ListenOverflows": 140}), ownedBy(descriptors(77, "blocked", 1024, 1024, 0)), waiting(peers{snapshot.Server, 8080, 9, snapshot.CloseWait{RecvQ: 6}, 12}))},
+			nil, "critical accept-queue-overflow, warning close-wait-not-accepted <- accept-queue-overflow",
+		},
+		{
 			"SYN queue full behind a full accept queue",
 			[]*snapshot.Report{looked(0, nothing), looked(60, blocked(9), counted(map[string]uint64{"ListenOverflows": 140, "TCPReqQFullDrop": 20}), halfOpen(snapshot.HalfOpen{Port: 8080, Remote: "198.51.100.0/24", Sockets: 9}), cookiesOff)},
 			nil, "critical accept-queue-overflow, critical half-open-flood <- accept-queue-overflow",

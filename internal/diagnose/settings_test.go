@@ -156,11 +156,12 @@ func TestNAT(t *testing.T) {
 		{"drops of a table that isn't full", []*snapshot.Report{table(0, 1000, 9, 0), table(60, 1000, 1209, 0)}, nil, ""},
 
 		{"UDP races alone", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 6000, 6000)}, nil, ""},
+		{"UDP races and many handshakes to a dead server", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 60, 60, hanging("10.0.0.9", 40), repeated(1800))}, nil, ""},
 		{"UDP races and a dead server", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 60, 60, hanging("10.0.0.9", 4), repeated(100))}, nil, ""},
 		{"hanging connections alone", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 0, hanging("10.0.0.9", 40), repeated(1800))}, nil, ""},
 		{"few repeated SYNs", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 90, hanging("10.0.0.9", 40), repeated(59))}, nil, ""},
-		{"no destination dominates", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 90, hanging("10.0.0.9", 10), hanging("10.0.0.8", 10), hanging("10.0.0.7", 10), repeated(600))}, nil, ""},
-		{"over before the last look", []*snapshot.Report{table(0, 1000, 0, 0), table(45, 1000, 0, 90, repeated(600)), table(60, 1000, 0, 90, hanging("10.0.0.9", 40), repeated(600))}, nil, ""},
+		{"no destination dominates", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 900, hanging("10.0.0.9", 10), hanging("10.0.0.8", 10), hanging("10.0.0.7", 10), repeated(600))}, nil, ""},
+		{"over before the last look", []*snapshot.Report{table(0, 1000, 0, 0), table(45, 1000, 0, 900, repeated(600)), table(60, 1000, 0, 900, hanging("10.0.0.9", 40), repeated(600))}, nil, ""},
 		{"no port for SNAT", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 2300, 2300, hanging("10.0.0.9", 40), hanging("10.0.0.8", 10), repeated(1800))}, nil, "critical snat-exhaustion"},
 		{"a full table", []*snapshot.Report{table(0, 262144, 0, 0), table(60, 262144, 2300, 2300, hanging("10.0.0.9", 40), repeated(1800))}, nil, "critical conntrack-near-limit"},
 	})
