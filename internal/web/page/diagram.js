@@ -7,7 +7,7 @@ import {severities, states, statesOf} from "./model.js";
 const wide = {
   width: 900, height: 560, box: [164, 64], labels: true,
   at: {
-    listen: [120, 62], syn_recv: [340, 62], syn_sent: [640, 62], established: [450, 178, 300],
+    listen: [96, 62], syn_recv: [360, 62], syn_sent: [640, 62], established: [450, 178, 300],
     fin_wait1: [230, 318], fin_wait2: [122, 418], closing: [338, 418], time_wait: [230, 518, 300],
     close_wait: [670, 318], last_ack: [670, 418],
   },
@@ -134,7 +134,7 @@ function update(nodes, {counts, rates, findings}) {
   for (const [name, node] of Object.entries(nodes)) {
     const n = counts[name];
     text(node.number, count(n));
-    const [short, long] = speedOf(name, rates[name]);
+    const [short, long] = speedOf(rates[name]);
     text(node.speed, short);
     const share = name === "listen" || all === 0 ? 0 : n / all;
     attr(node.level, "width", n > 0 && share > 0 ? Math.max(3, Math.round(node.width * share)) : 0);
@@ -144,8 +144,10 @@ function update(nodes, {counts, rates, findings}) {
   }
 }
 
-function speedOf(name, speed) {
+// speedOf is a state's rate for eyes and for ears.
+function speedOf(speed) {
   if (!speed) return ["", ""];
-  if (speed.in !== undefined) return [`${rate(speed.in)}/s`, `${rate(speed.in)} per second`];
+  if (speed.in !== undefined) return [`${speed.floor ? "≥" : ""}${rate(speed.in)}/s`, `${speed.floor ? "at least " : ""}${rate(speed.in)} enter per second`];
+  if (speed.out !== undefined) return [`${rate(speed.out)}/s →`, `${rate(speed.out)} become ESTABLISHED per second`];
   return [`Δ ${change(speed.net)}/s`, `changes by ${change(speed.net)} per second`];
 }
