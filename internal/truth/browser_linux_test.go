@@ -2,7 +2,6 @@ package truth
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -237,5 +236,4 @@ func axe(t *testing.T) string {
 	return string(source)
 }
 
-// base64Of is text that a script can carry whatever it holds.
-func base64Of(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -69,7 +69,7 @@ function draw(place, plan) {
     svg("path", {d: "M0 0.8 7 4 0 7.2z", class: "head"}))));
   plan.panels.forEach(([x, y, width, height], i) => {
     root.append(svg("rect", {x, y, width, height, rx: 14, class: "panel"}),
-      svg("text", {x: i ? x + width - 14 : x + 14, y: y + 21, class: "panel-name", "text-anchor": i ? "end" : "start"}, i ? "the other end closed first" : "this end closed first"));
+      svg("text", {x: i ? x + width - 14 : x + 14, y: plan.labels ? y + 21 : y + height - 8, class: "panel-name", "text-anchor": i ? "end" : "start"}, i ? "the other end closed first" : "this end closed first"));
   });
   for (const [from, to, words, shift] of edges) {
     const [[x1, y1], [x2, y2]] = between(at(from), size(from), at(to), size(to));
@@ -116,11 +116,11 @@ function box(name, [cx, cy], [w, h]) {
   const pad = w < 100 ? 8 : 13;
   const number = svg("text", {x: x + pad, y: y + h - 15, class: "count", "data-count": name}, "–");
   const speed = svg("text", {x: x + w - pad, y: y + h - 17, class: "rate", "text-anchor": "end", "data-rate": name});
-  const level = svg("rect", {x: x + 1, y: y + h - 5, width: 0, height: 4, class: "level"});
+  const level = svg("rect", {x: x + 9, y: y + h - 5, width: 0, height: 4, rx: 2, class: "level"});
   const link = svg("a", {href: `explain/${states[name]}`},
     svg("rect", {x, y, width: w, height: h, rx: 9, class: "box"}),
     svg("text", {x: x + pad, y: y + 22, class: "name"}, names[name]), number, w < 100 ? null : speed, level);
-  return {group: svg("g", {class: "state", "data-state": name}, link), link, number, speed, level, width: w - 2};
+  return {group: svg("g", {class: "state", "data-state": name}, link), link, number, speed, level, width: w - 18};
 }
 
 function update(nodes, {counts, rates, findings}) {

@@ -2,6 +2,7 @@
 import {line} from "./charts.js";
 import {attr, el, keyed, setCell, show, text} from "./dom.js";
 import {count, duration, percent, plural, rate} from "./format.js";
+import {takenWords} from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 const step = 25; // rows at a time: what matters comes first, and a table of a thousand is slow to draw
@@ -102,7 +103,7 @@ function tableRow(id, state) {
     text(cells[1], flow.service);
     text(cells[2], processesOf(flow));
     show(bar, taken !== null);
-    setCell(share, taken === null ? "" : (flow.ports.at_most ? "≥" : "") + percent(taken));
+    setCell(share, taken === null ? "" : takenWords(flow, taken));
     fillBar.style.width = `${Math.min(100, (taken ?? 0) * 100)}%`;
     attr(bar, "data-level", taken === null ? null : taken > 0.8 ? "critical" : taken > 0.5 ? "warning" : null);
     text(cells[4], count(flow.states.time_wait));
@@ -187,10 +188,11 @@ function factsOf(f, namespace, many) {
     pairs.push(["Ports free", `${p.at_most ? "at most " : ""}${count(p.free)} of ${count(p.range - p.reserved)}`]);
     pairs.push(["Taken by this flow", count(p.used) + (p.reusable ? `, of which connect() may reuse ${count(p.reusable)}` : "")]);
     if (p.blocked) pairs.push(["Blocked by binds", count(p.blocked)]);
-    if (p.seconds_to_exhaustion !== null) pairs.push(["None left in", duration(p.seconds_to_exhaustion)]);
+    if (p.free > 0 && p.seconds_to_exhaustion !== null) pairs.push(["None left in", duration(p.seconds_to_exhaustion)]);
   }
   if (f.close_rate !== null) {
-    pairs.push(["Closes", `${f.close_rate_at_least || f.survivors_only ? "at least " : ""}${rate(f.close_rate)} a second${f.survivors_only ? "; tcp_tw_reuse recycles them" : ""}`]);
+    const over = f.close_rate_seconds ? `, mean of ${duration(f.close_rate_seconds)}` : "";
+    pairs.push(["Closes", `${f.close_rate_at_least || f.survivors_only ? "at least " : ""}${rate(f.close_rate)} a second${over}${f.survivors_only ? "; tcp_tw_reuse recycles them" : ""}`]);
   }
   if (f.mean_lifetime_seconds !== null) pairs.push(["A connection lives", duration(f.mean_lifetime_seconds)]);
   if (f.long_lived !== null) pairs.push(["Kept open", plural(f.long_lived, "connection")]);
@@ -228,8 +230,10 @@ async function list4Tuples({flow, namespace}, place, button) {
     const reply = await fetch(`api/v1/sockets?${query}`);
     const answer = await reply.json();
     if (!reply.ok) throw new Error(answer.error);
-    rows = answer.sockets.filter((s) => s.remote);
-    words = [`${plural(rows.length, "socket")}${answer.truncated ? ", and more" : ""} of ${namespace.kind === "host" || namespace.kind === "self" ? "this host" : "the namespace that twwatch runs in"}`, answer.lost && `not known: ${answer.lost}`].filter(Boolean).join("; ");
+    // Both ends of a connection over loopback have that port, and the flow one.
+    rows = answer.sockets.filter((s) => s.remote && (flow.side === "server" ? s.local : s.remote).endsWith(`:${flow.port}`));
+    const whose = namespace.kind === "host" || namespace.kind === "self" ? "this host" : "the namespace that twwatch runs in";
+    words = [`${plural(rows.length, "socket")} of ${whose}`, answer.truncated && "there are more", answer.lost && `not known: ${answer.lost}`].filter(Boolean).join("; ");
   } catch (error) {
     words = `The sockets could not be listed: ${error.message}`;
   }

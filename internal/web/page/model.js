@@ -1,4 +1,5 @@
 // What is read out of reports. Nothing here touches the page.
+import {percent} from "./format.js";
 
 // states are the TCP states, and where each is explained.
 export const states = {
@@ -84,6 +85,13 @@ export function timeline(namespaces) {
 export function taken(flow) {
   const p = flow.ports;
   return p && p.range > p.reserved ? 1 - p.free / (p.range - p.reserved) : null;
+}
+
+// takenWords writes it; where more may be taken than is known, as at least so
+// much.
+export function takenWords(flow, share) {
+  if (!flow.ports.at_most) return percent(share);
+  return share > 0 && share < 0.01 ? `≥${(share * 100).toFixed(1)} %` : `≥${percent(share)}`;
 }
 
 // flowsOf lists all flows with their namespace and id.

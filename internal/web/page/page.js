@@ -5,7 +5,7 @@ import {attr, el, keyed, setCell, show, text, visible} from "./dom.js";
 import {renderFindings} from "./findings.js";
 import {flowTable, searchText} from "./flows.js";
 import {clock, count, duration, percent, plural, rate} from "./format.js";
-import {chosen, closeRate, closeWaitKind, flowsOf, namespaceKey, stateRates, sumStates, tightest, timeline} from "./model.js";
+import {chosen, closeRate, closeWaitKind, flowsOf, namespaceKey, stateRates, sumStates, takenWords, tightest, timeline} from "./model.js";
 import {follow} from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -68,7 +68,7 @@ function renderVerdict(namespaces) {
   const figures = [
     ["TIME_WAIT", count(states.time_wait), fullest ? `${percent(fullest[0])} of ${count(fullest[1])} buckets` : `${count(used)} buckets`],
     ["Closes per second", closes === null ? null : (floor ? "≥" : "") + rate(closes), floor ? "some are recycled" : "that end in TIME_WAIT here"],
-    ["Tightest flow’s ports", tight ? (tight.flow.ports.at_most ? "≥" : "") + percent(tight.taken) : null, tight ? `${tight.flow.ports.at_most ? "at most " : ""}${count(tight.flow.ports.free)} of ${count(tight.flow.ports.range - tight.flow.ports.reserved)} free to ${tight.flow.remote}:${tight.flow.port}` : "no client flow"],
+    ["Tightest flow’s ports", tight ? takenWords(tight.flow, tight.taken) : null, tight ? `${tight.flow.ports.at_most ? "at most " : ""}${count(tight.flow.ports.free)} of ${count(tight.flow.ports.range - tight.flow.ports.reserved)} free to ${tight.flow.remote}:${tight.flow.port}` : "no client flow"],
     ["CLOSE_WAIT", count(states.close_wait), states.close_wait ? "waiting for a program here" : "none"],
     ["Open", count(states.established), plural(namespaces.reduce((sum, n) => sum + n.flows.length + n.omitted.flows, 0), "flow")],
   ];
