@@ -291,7 +291,9 @@ func (s *server) attend(ctx context.Context, failed <-chan error) error {
 	for {
 		select {
 		case _, more := <-first: // only now is there something to serve
-			if first = nil; more {
+			first = nil
+			_ = forget() // else the hub finds this reader slow, and says so
+			if more {
 				s.notify("READY=1")
 			}
 		case <-ctx.Done():
