@@ -138,7 +138,7 @@ func (f *topFlags) open(look collector.Config, j *judge, shown *top.Config) (sto
 		return func() { _ = c.Close() }, nil // what was only read from can lose nothing
 	case f.source.remote():
 		cfg := remote.Config{URL: f.source.source, HTTPConfigFile: f.source.config, Interval: f.interval}
-		shown.Source = remote.Reports(cfg) // which has judged already
+		shown.Source = remote.Stream(cfg) // which has judged already
 		shown.Sockets = func(ctx context.Context, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
 			return remote.Sockets(ctx, cfg, q)
 		}
