@@ -52,9 +52,17 @@ type row []span
 // text is a row of plain text.
 func text(s string) row { return row{plain(s)} }
 
+// width is how many columns the row would take.
+func (r row) width(st draw.Style) (n int) {
+	for _, s := range r {
+		n += draw.Width(st.Clean(s.text))
+	}
+	return n
+}
+
 // line makes the row a line of at most width columns. It is the only way from
-// a report's strings to the screen. A row with a reversed span is filled up, so
-// that the bar reaches from edge to edge.
+// a report's strings to the screen. A row that ends reversed is filled up, so that
+// the bar reaches from edge to edge.
 func (r row) line(st draw.Style, width int) string {
 	left, last := width, len(r)-1
 	var b strings.Builder
@@ -67,7 +75,7 @@ func (r row) line(st draw.Style, width int) string {
 		left -= draw.Width(t)
 		switch {
 		case i < last:
-		case s.look&reverse != 0:
+		case s.look&reverse != 0 && st.Color:
 			t += strings.Repeat(" ", left)
 		default:
 			t = strings.TrimRight(t, " ")

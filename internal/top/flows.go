@@ -30,9 +30,6 @@ func (t *flowTable) fill(r *snapshot.Report, f filter) {
 	rows := t.rows[:0]
 	t.total = 0
 	for _, ns := range r.Namespaces {
-		if ns == nil {
-			continue
-		}
 		t.total += len(ns.Flows)
 		for i := range ns.Flows {
 			fl := &ns.Flows[i]
@@ -97,9 +94,9 @@ func (t *flowTable) open() {
 // flowColumns are the columns of the table of flows that fit.
 func flowColumns(st draw.Style, width int, many bool) []column[flowRow] {
 	columns := []column[flowRow]{
-		{title: "FLOW", sort: -1, cell: func(r *flowRow) (string, look) { return r.name(), 0 }},
+		{title: "FLOW", most: 72, sort: -1, cell: func(r *flowRow) (string, look) { return r.name(), 0 }},
 		{title: "PORTS FREE", width: 12, right: true, sort: int(byPorts), cell: freeCell},
-		{title: "PORTS USED", width: 16, right: true, sort: int(byPorts), rank: 5, cell: func(r *flowRow) (string, look) { return usedCell(st, r) }},
+		{title: "PORTS USED", width: 16, right: true, sort: -1, rank: 5, cell: func(r *flowRow) (string, look) { return usedCell(st, r) }},
 		{title: "CLOSES/S", width: 10, right: true, sort: int(byRate), rank: 2, cell: rateCell},
 		{title: "TIME_WAIT", width: 11, right: true, sort: int(byTimeWait), cell: timeWaitCell},
 		{title: "CLOSE_W", width: 9, right: true, sort: int(byCloseWait), rank: 1, cell: closeWaitCell},

@@ -31,7 +31,8 @@ func (l *list) settle(rows, height int) {
 // what the others leave, but at least flexible columns.
 type column[R any] struct {
 	title string
-	width int // with the space before it
+	width int // with the space that parts it from its neighbour
+	most  int // of the one without a width; 0: no limit
 	right bool
 	sort  int // the key that its title sorts by; −1: none
 	// rank is how soon it is left out where there is no room: 0 never, and the
@@ -58,6 +59,9 @@ func fit[R any](width int, columns []column[R]) []column[R] {
 			for i := range columns {
 				if columns[i].width == 0 {
 					columns[i].width = max(1, width-sum)
+					if most := columns[i].most; most > 0 {
+						columns[i].width = min(columns[i].width, most)
+					}
 				}
 			}
 			return columns
