@@ -65,8 +65,12 @@ func (r row) width(st draw.Style) (n int) {
 // the bar reaches from edge to edge.
 func (r row) line(st draw.Style, width int) string {
 	left, last := width, len(r)-1
+	filled := st.Color && last >= 0 && r[last].look&reverse != 0
+	for last > 0 && !filled && strings.Trim(r[last].text, " ") == "" {
+		last-- // blanks behind the text
+	}
 	var b strings.Builder
-	for i, s := range r {
+	for i, s := range r[:last+1] {
 		if s.look&drawn != 0 {
 			b.WriteString(s.text)
 			continue
@@ -75,7 +79,7 @@ func (r row) line(st draw.Style, width int) string {
 		left -= draw.Width(t)
 		switch {
 		case i < last:
-		case s.look&reverse != 0 && st.Color:
+		case filled:
 			t += strings.Repeat(" ", left)
 		default:
 			t = strings.TrimRight(t, " ")

@@ -94,11 +94,13 @@ func TestPump(t *testing.T) {
 				for n := range 10 {
 					yield(heavy(n, 8<<10), nil)
 				}
-				time.Sleep(time.Second)
+				time.Sleep(50 * time.Millisecond) // while the first is drawn
 				yield(nil, trouble)
 				yield(heavy(10, 8<<10), nil)
 				time.Sleep(time.Second)
 				yield(heavy(11, 8<<10), trouble)
+				time.Sleep(time.Second)
+				yield(nil, trouble)
 			}
 		}
 		var got []int
@@ -113,7 +115,7 @@ func TestPump(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond) // drawing it
 		})
-		if !slices.Equal(got, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) || errs != 1 || ends != 1 {
+		if !slices.Equal(got, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}) || errs != 2 || ends != 1 {
 			t.Errorf("reports %v, %d errors, %d ends", got, errs, ends)
 		}
 	})

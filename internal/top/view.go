@@ -305,11 +305,13 @@ func (s *state) statusRow() row {
 		return row{{"/", bold}, plain(s.filter), {"  Enter keeps it, Esc leaves it", dim}}
 	}
 	help := "? help  q quit"
-	if s.page.kind != noPage {
+	switch {
+	case s.notice != "": // which wants the room
+		help = "? help"
+	case s.page.kind == findingPageKind:
+		help = "n next  c copy  Esc back  ? help"
+	case s.page.kind != noPage:
 		help = "Esc back  ? help"
-		if s.page.kind == findingPageKind {
-			help = "n next  c copy  Esc back  ? help"
-		}
 	}
 	said, l := s.said()
 	room := s.width - draw.Width(help) - 1
