@@ -111,7 +111,7 @@ func waitColumns(width int) []column[waitRow] {
 		{title: "SEND-Q", width: 9, right: true, sort: -1, rank: 4, cell: func(r *waitRow) (string, look) { return draw.Count(int64(r.wait.SendQ)), 0 }},
 		{title: " KIND", width: 13, sort: int(waitByKind), cell: func(r *waitRow) (string, look) { return " " + r.kind.name, yellow }},
 		{title: "OWNER", width: 16, sort: int(waitByOwner), rank: 1, cell: func(r *waitRow) (string, look) { return r.owner(), 0 }},
-		{title: "REMOTE", most: widestEnd, sort: int(waitByRemote), cell: func(r *waitRow) (string, look) { return r.wait.Remote, 0 }},
+		{title: "REMOTE", least: 20, most: widestEnd, sort: int(waitByRemote), cell: func(r *waitRow) (string, look) { return r.wait.Remote, 0 }},
 		{title: "LOCAL", width: 22, sort: -1, rank: 2, cell: func(r *waitRow) (string, look) { return r.wait.Local, 0 }},
 		{title: "NAMESPACE", width: 16, sort: -1, rank: 5, cell: func(r *waitRow) (string, look) { return r.ns.Name, 0 }},
 	})
