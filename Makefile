@@ -49,7 +49,7 @@ $(GOLANGCI):
 bench: setup ## measure speed and memory against the peers (docs/benchmarks.md)
 	scripts/bench
 
-picture: ## make the picture in README.md anew (runs twwatch demo)
+picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and top)
 	scripts/picture
 
 generate: ## write the generated files anew
