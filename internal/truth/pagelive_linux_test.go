@@ -28,8 +28,8 @@ const (
 	hostileComm    = "<img src=x oner"
 )
 
-// A daemon is twwatch serve in a namespace.
-type daemon struct {
+// A watched is a namespace with twwatch serve in a namespace.
+type watched struct {
 	t    *testing.T
 	ns   *lab.Namespace
 	args []string
@@ -55,7 +55,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func (d *daemon) start() {
+func (d *watched) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(d.args[0], d.args[1:]...)
 	d.cmd.Stderr = &d.log
@@ -65,7 +65,7 @@ func (d *daemon) start() {
 }
 
 // kill ends it as a crash does.
-func (d *daemon) kill() {
+func (d *watched) kill() {
 	_ = d.cmd.Process.Kill() // it may have ended
 	_ = d.cmd.Wait()         // which tells of the signal
 }
@@ -177,7 +177,7 @@ func TestPageOverLiveStorm(t *testing.T) {
 	lab.Require(t, "netns")
 	bench := newBench(t, "net.ipv4.ip_local_port_range", "32768 33367")
 	storm(t, bench)
-	d := &daemon{t: t, ns: bench.ns, args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--interval=1s", "--cpu-budget=1"}}
+	d := &watched{t: t, ns: bench.ns, args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--interval=1s", "--cpu-budget=1"}}
 	d.start()
 	t.Cleanup(func() {
 		d.kill()

@@ -123,7 +123,7 @@ func TestManyReaders(t *testing.T) {
 	if filled, err := ns.FillTimeWait(t.Context(), lab.Fill{Rows: rows, Remotes: 1000}); err != nil || filled.Rows != rows {
 		t.Fatalf("%+v, %v", filled, err)
 	}
-	d := &daemon{t: t, ns: ns, args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--interval=1s", "--cpu-budget=1"}}
+	d := &watched{t: t, ns: ns, args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--interval=1s", "--cpu-budget=1"}}
 	d.start()
 	t.Cleanup(d.kill)
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialler(ns)}}
@@ -248,7 +248,7 @@ func scrape(client *http.Client) (when string, err error) {
 }
 
 // residentKiB is the most that the daemon has had resident so far.
-func residentKiB(t *testing.T, d *daemon) (peak int) {
+func residentKiB(t *testing.T, d *watched) (peak int) {
 	t.Helper()
 	status := must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid)))
 	for line := range strings.Lines(string(status)) {
