@@ -11,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -167,17 +165,7 @@ func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte
 	}
 }
 
-// tool finds a program that the set-up of the tests installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	required := strings.Split(os.Getenv("TWWATCH_REQUIRE"), ",")
-	if slices.Contains(required, "all") || slices.Contains(required, name) {
-		t.Fatalf("TWWATCH_REQUIRE names %q: %v", name, err)
-	}
-	t.Skip(err)
-	return ""
+	return lab.Tool(t, name)
 }
