@@ -289,7 +289,9 @@ func (s *server) attend(ctx context.Context, failed <-chan error) error {
 	for {
 		select {
 		case _, more := <-first: // only now is there something to serve
-			if first = nil; more {
+			first = nil
+			_ = forget() // else the hub takes us for a reader that is too slow
+			if more {
 				s.notify("READY=1")
 			}
 		case <-ctx.Done():
