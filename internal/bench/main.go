@@ -133,6 +133,7 @@ type results struct {
 	mallocs  []mallocsResult
 	memory   *memoryResult
 	owners   *ownersResult
+	scrapes  []scrapesResult
 	notFound []string // peers that this machine lacks
 }
 
@@ -160,6 +161,10 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 		if err := r.measureMallocs(ctx, rows); err != nil {
 			return nil, err
 		}
+	}
+	say("scrapes")
+	if err := r.measureScrapes(ctx); err != nil {
+		return nil, fmt.Errorf("scrapes: %w", err)
 	}
 	for _, single := range []bool{false, true} {
 		for i, rows := range o.rows {

@@ -140,7 +140,7 @@ func (r *results) targets() (list []target) {
 			}
 		}
 	}
-	return append(list, r.otherTargets()...)
+	return append(append(list, r.otherTargets()...), r.scrapeTargets()...)
 }
 
 func (r *results) otherTargets() (list []target) {
@@ -222,6 +222,7 @@ func (r *results) markdown() []byte {
 	r.writeOwners(p)
 	r.writeMallocs(p)
 	r.writeMemory(p)
+	r.writeScrapes(p)
 	p.WriteString(method)
 	return p.Bytes()
 }
