@@ -117,6 +117,8 @@ func processMain(ctx context.Context, args []string, out io.Writer) (known bool,
 		return true, passesMain(ctx, args[1:], out)
 	case "owners":
 		return true, ownersMain(ctx, args[1:], out)
+	case "watch":
+		return true, watchMain(ctx, args[1:], out)
 	case "netlink":
 		return true, netlinkMain(out)
 	}
@@ -134,6 +136,7 @@ type results struct {
 	memory   *memoryResult
 	owners   *ownersResult
 	scrapes  []scrapesResult
+	top      *topResult
 	notFound []string // peers that this machine lacks
 }
 
@@ -245,6 +248,12 @@ func (r *results) measureTable(ctx context.Context, rows int, single, memory boo
 		r.addMallocs(rows, &result.passes)
 		say("commands")
 		if result.commands, err = r.measureCommands(ctx, t); err != nil {
+			return err
+		}
+	}
+	if !single && (rows == largeTable || r.quick && rows == r.rows[len(r.rows)-1]) {
+		say("top")
+		if err := r.measureTop(ctx, t); err != nil {
 			return err
 		}
 	}
