@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/diagnose"
 	"github.com/twwatch/twwatch/internal/lab"
@@ -66,7 +67,7 @@ func TestRangeRunsDry(t *testing.T) {
 	const ports, perSecond = 400, 20
 	b := newBench(t, "net.ipv4.ip_local_port_range", "40000 40399")
 	b.serve(server)
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1)
 	storm, err := b.ns.Run(t.Context(), lab.Storm{Remotes: remotes(server), Rate: perSecond, Duration: 24 * time.Second, Times: true})
 	if err != nil || !errors.Is(storm.FirstError, syscall.EADDRNOTAVAIL) || storm.Closed != ports {
@@ -140,7 +141,7 @@ func TestServerClosesFirst(t *testing.T) {
 	}
 	b.churn(5000, storm)
 	held := must[int](t)(b.ns.TimeWaits())
-	r := judge(t, b.ns, time.Second).looks(1)[0]
+	r := judge(t, b.ns, collector.Config{}).looks(1)[0]
 	f := found(r, 0, diagnose.Harmless)
 	if f == nil || len(r.Findings) != 1 || r.Verdict != snapshot.Healthy {
 		t.Fatalf("found: %s", brief(r))
@@ -179,7 +180,7 @@ func TestServerClosesFirstSteadily(t *testing.T) {
 				}
 			}
 			must[*lab.Server](t)(b.ns.Listen(addrPort("0.0.0.0:1000"), lab.ListenOptions{Mode: lab.CloseByServer, After: 20 * time.Millisecond}))
-			j := judge(t, b.ns, time.Second)
+			j := judge(t, b.ns, collector.Config{})
 			clients.storm(lab.Storm{Remotes: remotes(tt.address + ":1000"), Closer: lab.ServerEnd, Rate: 80, Duration: 3 * time.Minute})
 			j.finds(1000, "truth.test", diagnose.ShortServer)
 			for _, r := range j.all() {
@@ -204,7 +205,7 @@ func TestBindBeforeConnect(t *testing.T) {
 	for _, a := range []string{server, second, third} {
 		b.serve(a)
 	}
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1) // how the ports came to be taken is known from the beginning
 	bound := b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0"), Bind: lab.BindAddrPort0})
 	b.open(35, second, lab.ConnOptions{})
@@ -251,7 +252,7 @@ func TestBindWithoutAPort(t *testing.T) {
 	b := newBench(t)
 	b.serve(server)
 	b.serve("127.0.0.2:1000")
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1)
 	b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0")})
 	r := j.eventually(60*time.Second, func(r *snapshot.Report) error {
@@ -275,7 +276,7 @@ func TestQuietHost(t *testing.T) {
 	b.open(20, server, lab.ConnOptions{})
 	b.churn(50, lab.Storm{Remotes: remotes(server)})
 	b.storm(lab.Storm{Remotes: remotes(server), Rate: 2, Duration: time.Minute})
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	out, err := b.ns.Command(t.Context(), bin, "check")
 	if err != nil || !strings.HasPrefix(out, "HEALTHY: ") {
 		t.Errorf("check: %v\n%s", err, out)
@@ -315,7 +316,7 @@ func TestTwoCauses(t *testing.T) {
 // two waits until both are found and holds the looks after that to these two.
 func (b *bench) two(one, other string) {
 	b.Helper()
-	j := judge(b.T, b.ns, time.Second)
+	j := judge(b.T, b.ns, collector.Config{})
 	j.eventually(60*time.Second, func(r *snapshot.Report) error {
 		if len(r.Findings) < 2 {
 			return errors.New("not two findings")
