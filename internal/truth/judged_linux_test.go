@@ -100,12 +100,12 @@ func (j *judging) eventually(within time.Duration, check func(*snapshot.Report) 
 }
 
 // finds waits for a finding about a port, by any of these rules, that names a
-// process, and returns it with its report.
+// process ("": whichever), and returns it with its report.
 func (j *judging) finds(port uint16, process string, ids ...string) (*snapshot.Report, *snapshot.Finding) {
 	j.t.Helper()
 	var f *snapshot.Finding
 	r := j.eventually(2*time.Minute, func(r *snapshot.Report) error {
-		if f = found(r, port, ids...); f == nil || f.Subject.Process != process {
+		if f = found(r, port, ids...); f == nil || process != "" && f.Subject.Process != process {
 			return fmt.Errorf("no %v about port %d and %q", ids, port, process)
 		}
 		return nil
