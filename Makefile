@@ -50,6 +50,7 @@ bench: setup ## measure speed and memory against the peers (docs/benchmarks.md)
 
 picture: ## make the picture in README.md anew (runs twwatch demo)
 	scripts/picture
+	scripts/picture-page
 
 generate: ## write the generated files anew
 	$(GO) generate ./...
