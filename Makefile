@@ -54,6 +54,7 @@ scale: setup ## measure what 2,000 hosts cost a Prometheus (docs/scale.md)
 
 picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and top)
 	scripts/picture
+	scripts/picture-page
 
 generate: ## write the generated files anew
 	$(GO) generate ./...
