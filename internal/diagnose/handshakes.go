@@ -127,7 +127,7 @@ func judgeHalfOpen(s *scene) []*found {
 		}
 		all = append(all, s.halfOpenFinding(q, q.subject(), cookies, dropped))
 	}
-	return all
+	return s.most(all)
 }
 
 func (q *synQueue) subject() snapshot.Subject {

@@ -90,6 +90,18 @@ func TestSettings(t *testing.T) {
 		{"parity", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.IPLocalPortRange = &sysctl.PortRange{Low: 1024, High: 65000} }))}, nil, "info port-range-parity"},
 		{"parity, odd", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.IPLocalPortRange = &sysctl.PortRange{Low: 1025, High: 65535} }))}, nil, "info port-range-parity"},
 	})
+	// A setting that has been there without harm limits from the threshold on, and
+	// no longer once its number is clear of it.
+	at := func(free int, previous []snapshot.Finding) Result {
+		return Judge([]*snapshot.Report{looked(0, reuse, func(n *snapshot.Namespace) { client(free, nil)(n); n.Flows[0].CloseRate = nil })}, previous, Settings{})
+	}
+	harmless := at(15000, nil) // 47 %
+	if again := at(15000, harmless.Findings); brief(again.Findings) != "info tw-reuse-without-timestamps" {
+		t.Errorf("at 47 %%, and before: %s", brief(again.Findings))
+	}
+	if held := at(15000, at(14000, nil).Findings); !strings.Contains(brief(held.Findings), "warning tw-reuse-without-timestamps") {
+		t.Errorf("at 47 %% after 50: %s", brief(held.Findings))
+	}
 	old := Judge([]*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPMaxTWBuckets, l.TCPEhashEntries = new(5000), nil }))}, nil, Settings{})
 	if len(old.Findings) != 0 || !slices.Contains(old.NotJudged, BucketsLowered) {
 		t.Errorf("a kernel that doesn't show its hash entries: %s, not judged %s", brief(old.Findings), strings.Join(old.NotJudged, " "))
@@ -125,6 +137,7 @@ func TestNAT(t *testing.T) {
 	repeated := func(n uint64) func(*snapshot.Namespace) { return counted(map[string]uint64{"TCPSynRetrans": n}) }
 	judgeCases(t, "nat", []goldenCase{
 		{"a stray segment", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 5, "PAWSEstab": 500})}, nil, ""},
+		{"a stray segment in a short look", []*snapshot.Report{paws(0, nil), paws(3, map[string]uint64{"PAWSTimewait": 2})}, nil, ""},
 		{"clients behind one address", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 6})}, nil, "warning paws-drops"},
 		{"the same on Linux 6.12", []*snapshot.Report{oldPAWS(0, 100), oldPAWS(60, 292)}, nil, "warning paws-drops"},
 		{"answers with old echoes", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSActive": 60})}, nil, "warning paws-drops"},

@@ -210,22 +210,24 @@ func resetSide(p span) (snapshot.Side, []snapshot.Side) {
 // remoteChurn is the connections that were opened here and closed first by
 // another host.
 type remoteChurn struct {
-	rate float64 // 1/s; 0 unless it reaches its threshold, and holds
+	rate float64 // 1/s; 0 unless it reaches its threshold
 	life float64 // seconds, at most
 	// reset is set if most were ended by a RST and not a FIN.
 	reset bool
 	flow  *snapshot.Flow
 }
 
-// remoteCloses sums up what was opened here and didn't end here.
-func (s *scene) remoteCloses() remoteChurn {
+// remoteCloses sums up what was opened here and didn't end here: as a load that
+// holds, or as it is just now.
+func (s *scene) remoteCloses(holds bool) remoteChurn {
 	held := s.heldAny(ShortRemoteCloses)
 	t := &s.settings.Thresholds
 	if lacks("ActiveOpens", "TW")(s) {
 		return remoteChurn{}
 	}
-	rate, ok := s.steady(s.leftOver, t.of(remoteClosesRate, held || s.heldAny(ShortClient)), held)
-	if !ok {
+	least := t.of(remoteClosesRate, held || s.heldAny(ShortClient))
+	rate, steady := s.steady(s.leftOver, least, held)
+	if rate < least || holds && !steady {
 		return remoteChurn{}
 	}
 	far := remoteChurn{rate: rate}
@@ -312,7 +314,7 @@ func (s *scene) leftOver(p span) float64 {
 // judgeRemoteCloses tells of short connections that leave nothing here. What a
 // flow that closes some of its own loses to the other end is told there.
 func judgeRemoteCloses(s *scene) []*found {
-	far := s.remoteCloses()
+	far := s.remoteCloses(true)
 	if far.rate == 0 {
 		return nil
 	}
@@ -331,7 +333,7 @@ func judgeRemoteCloses(s *scene) []*found {
 	}
 	last := s.spans()[0]
 	finding.Evidence = []snapshot.Evidence{
-		{What: "closed first by the other end", Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
+		{What: evidenceFar, Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
 		{What: "connections opened here", Value: last.rate("ActiveOpens"), Unit: "1/s", Source: "Tcp ActiveOpens"},
 		{What: "TIME_WAIT entered here", Value: last.rate("TW"), Unit: "1/s", Source: "TcpExt TW"},
 		{What: "mean lifetime, at most", Value: finite(far.life), Unit: "s", Source: "Little's law: connections open and not kept, and one more, / rate"},

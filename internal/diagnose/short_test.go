@@ -164,6 +164,7 @@ func scenarios() []scenario {
 		return f
 	}
 	upstream := open(by(closing("10.77.0.2", 8081, 10, 18), "nginx", "nginx", 1), 1, new(uint32(0)))
+	inFront := service(by(open(closing("10.0.0.5", 8080, 0, 0), 1, new(uint32(0))), "nginx", "nginx", 1), "http", "process")
 	return []scenario{
 		{"no pool: the model", looks(2, counters.Set{"TW": 470, "ActiveOpens": 470}, flows(model())), nil,
 			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client"}},
@@ -248,7 +249,14 @@ func scenarios() []scenario {
 				f.OpenedPerSecond = nil
 				return f
 			}(),
-		), listener("0.0.0.0:80", "nginx"))), nil, []string{"info short-connections-server"}},
+		), listener("0.0.0.0:80", "nginx"))), nil, []string{"info short-connections-server", "info time-wait-harmless because of short-connections-server"}},
+		{"the server here closes its clients' connections, all of them", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, flows(
+			inFront, mirror(inFront, 60, 80))), nil,
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
+		{"and none is alive just now", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, all(flows(service(mirror(inFront, 60, 80), "http", "process")),
+			ownedBy(snapshot.Owner{PID: 100, Comm: "nginx", Runtime: "nginx", RuntimeVersion: "1.22.1"}))),
+			[]snapshot.Finding{{ID: ShortClient, Namespace: "host", Severity: snapshot.Info, Subject: subject(&inFront), Evidence: []snapshot.Evidence{{What: evidenceFar, Value: 80}}}},
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
 		{"the server closed first, in a burst", looks(2, nil, all(flows(service(mirror(closing("127.0.0.1", 8080, 0, 0), 2, 2500), "http", "port")), listener("127.0.0.1:8080", "closer"))), nil,
 			[]string{"info time-wait-harmless"}},
 		{"clients and servers, all well", looks(2, nil, flows(
