@@ -61,7 +61,7 @@ func judge(t *testing.T, ns *lab.Namespace, cfg collector.Config) *judging {
 	})
 	t.Cleanup(func() {
 		cancel()
-		if err := wait(); err != nil && ctx.Err() == nil {
+		if err := wait(); err != nil {
 			t.Error(err)
 		}
 		for _, r := range j.all() {
