@@ -107,8 +107,8 @@ type Namespace struct {
 	Listeners  []Listener  `json:"listeners,omitempty"`
 	CloseWaits []CloseWait `json:"close_waits,omitempty"`
 	HalfOpen   []HalfOpen  `json:"half_open,omitempty"` // most sockets first
-	// Owners are the processes with the most CLOSE_WAIT sockets, then with the
-	// most others.
+	// Owners are the processes with the most CLOSE_WAIT sockets and connections
+	// that they haven't accepted, then with the most others.
 	Owners []Owner `json:"owners,omitempty"`
 	// Ports is what every client flow of this namespace shares; nil where the
 	// kernel's range is unknown.

@@ -72,13 +72,14 @@ func taken(f *snapshot.Flow) float64 {
 	return 1 - float64(f.Ports.Free)/float64(all)
 }
 
-// portTrouble is which finding a flow's ports make, "" if none.
+// portTrouble is which finding a flow's ports make, "" if none. Up to half of
+// the range, the rate alone is the matter: see short-connections-client. Each
+// range that runs dry is in its slow half first; how little time is left counts
+// from the next look on, or at once if there was none before.
 func (s *scene) portTrouble(f *snapshot.Flow) string {
 	t := &s.settings.Thresholds
 	slow := s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)
 	runOut := s.heldFlow(f, PortsRunningOut, PortsExhausted)
-	// Little time left tells from the second look on at which over half is
-	// taken: each range that runs dry is in its slow half first.
 	soon := t.of(portsSeconds, false)
 	if runOut {
 		soon /= leaves
@@ -91,10 +92,15 @@ func (s *scene) portTrouble(f *snapshot.Flow) string {
 		return PortsRunningOut
 	case used <= t.of(portsSlow, slow):
 		return ""
-	case slow && left != nil && float64(*left) < soon:
+	case left != nil && float64(*left) < soon && (slow || s.firstLook()):
 		return PortsRunningOut
 	}
 	return PortsSlow
+}
+
+// firstLook tells whether no earlier look saw the namespace's sockets.
+func (s *scene) firstLook() bool {
+	return !slices.ContainsFunc(s.history, func(m moment) bool { return m.ns.Source != "" })
 }
 
 func (s *scene) portFinding(id string, g group) *found {

@@ -289,10 +289,10 @@ func (s *scene) sustained(f *snapshot.Flow, held bool) bool {
 		return false
 	}
 	// Where sockets are recycled fast only the last second may be left of any
-	// load: then the counter, or an earlier look, tells.
+	// load: then the counter tells, or an earlier look at other seconds.
 	least := s.settings.Thresholds.of(shortRate, false)
 	for _, m := range s.history {
-		if o := sameFlow(m.ns, f); o != nil && m.ago >= busySeconds/2 && m.ago <= growthSeconds && present(o) >= least {
+		if o := sameFlow(m.ns, f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
 			return true
 		}
 	}

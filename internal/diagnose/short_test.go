@@ -208,6 +208,17 @@ func scenarios() []scenario {
 			f.States.TimeWait, f.CloseRate, f.CloseRateSeconds = 6, new(0.1), 60
 			return f
 		})), nil, []string{"info short-connections-client"}},
+		{"health checks of which few were seen", looks(2, nil, repeat(30, func(i int, remote string) snapshot.Flow {
+			f := closing(remote, 8080, 0, 0)
+			for s := 3 + i%10; s < 60; s += 10 {
+				f.OpenedPerSecond[s]++
+			}
+			f.States.TimeWait, f.CloseRate, f.CloseRateSeconds = 6, new(0.1), 60
+			if f.Attributed = new(0.0); i%10 == 1 {
+				f = by(f, "kubelet", "kubelet", 0.5)
+			}
+			return f
+		})), nil, []string{"info short-connections-client"}},
 		{"one probe", looks(2, nil, repeat(1, func(_ int, remote string) snapshot.Flow {
 			f := closing(remote, 9100, 0, 0)
 			for s := 9; s < 60; s += 10 {
@@ -266,6 +277,9 @@ func scenarios() []scenario {
 			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
 			[]string{"warning short-connections-remote-closes"}},
 		{"the other end closes first, of nobody knows whom", looks(3, counters.Set{"ActiveOpens": 20}, nil), nil,
+			[]string{"info short-connections-remote-closes"}},
+		{"the other end resets", looks(3, counters.Set{"ActiveOpens": 20, "EstabResets": 20}, flows(
+			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1))), nil,
 			[]string{"info short-connections-remote-closes"}},
 		{"both ends close, on two hosts", looks(3, counters.Set{"ActiveOpens": 100, "TW": 18}, flows(upstream)), nil,
 			[]string{"warning short-connections-client"}},
@@ -362,4 +376,18 @@ func TestShortConnections(t *testing.T) {
 		}
 	}
 	golden(t, "short-connections", text.String())
+}
+
+// One burst that two looks see, since each looks ten seconds back, is no load.
+func TestBurstUnderReuseIsNoLoad(t *testing.T) {
+	var window []*snapshot.Report
+	for _, second := range []int{0, 3, 6, 9} {
+		f := closing("127.0.0.1", 8081, 0, 0)
+		f.SurvivorsOnly, f.CloseRate, f.States.TimeWait = true, new(20.0), 200
+		f.OpenedPerSecond[59-second] = 200
+		window = append(window, host(float64(second), flows(f)))
+		if res := Judge(window, nil, Settings{}); len(res.Findings) != 0 {
+			t.Errorf("after %d s: %s", second, brief(res.Findings))
+		}
+	}
 }

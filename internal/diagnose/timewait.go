@@ -27,7 +27,7 @@ func timeWaitRules() []rule {
 func judgeBuckets(s *scene) []*found {
 	w := &s.ns.TimeWait
 	limit := *w.BucketsLimit
-	if limit <= 0 {
+	if limit <= 0 || s.grown("TCPTimeWaitOverflow") > 0 { // which is told, and says more
 		return nil
 	}
 	share := float64(w.BucketsUsed) / float64(limit)

@@ -169,17 +169,18 @@ func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte
 	}
 }
 
-// tool finds a program that the set-up of the tests installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
+	return lab.Tool(t, name)
+}
+
+// lacking skips a test for want of something; it fails where TWWATCH_REQUIRE
+// names it.
+func lacking(t *testing.T, name string, err error) {
+	t.Helper()
 	required := strings.Split(os.Getenv("TWWATCH_REQUIRE"), ",")
 	if slices.Contains(required, "all") || slices.Contains(required, name) {
 		t.Fatalf("TWWATCH_REQUIRE names %q: %v", name, err)
 	}
 	t.Skip(err)
-	return ""
 }
