@@ -121,6 +121,7 @@ type Finder struct {
 	people people
 	turn   sweep
 	slow   describer
+	poor   []int32 // the pids of those that lack what took too long to read
 
 	groups    map[uint64]string // cgroup id → path below the mount
 	groupRoot string            // where cgroup v2 is mounted, "" if nowhere

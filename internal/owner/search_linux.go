@@ -73,7 +73,7 @@ func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found in
 	checks := s.look(wanted)
 	idle := f.pass - f.people.pass
 	s.listing = idle >= listEvery && f.people.refs > 0 || idle >= freshEvery && s.failed > 0
-	if s.pending > 0 || len(checks) > 0 || s.listing {
+	if s.pending > 0 || len(checks) > 0 || s.listing || len(f.poor) > 0 {
 		s.work(checks, hints)
 	}
 	r := &s.report
@@ -187,6 +187,7 @@ func (s *search) work(checks []check, hints []int) {
 		return
 	}
 	defer s.proc.close()
+	s.again()
 	first := f.people.number == 0
 	if first || s.listing {
 		if s.failure = s.list(); s.failure != nil {
