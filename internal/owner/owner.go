@@ -12,7 +12,7 @@ type Config struct {
 	Cgroup string // where cgroup v2 is mounted; "" looks for it in /sys/fs/cgroup
 
 	FirstBudget  time.Duration // the time that the first call may take; 0 is 200 ms
-	LinksPerPass int           // how many links later calls may read, 100 at least; 0 is 1,000
+	LinksPerPass int           // how many links later calls may read in vain, 100 at least; 0 is 1,000
 
 	MaxInodes    int // sockets remembered, 27 to 53 bytes each; 0 is 65,536
 	MaxProcesses int // processes remembered, about 120 bytes each and 1 KiB if they own sockets; 0 is 8,192
