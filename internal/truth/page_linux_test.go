@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"slices"
@@ -112,9 +111,7 @@ type pageSite struct {
 	address string
 	reports chan *snapshot.Report
 	hub     *hub.Hub
-	handler http.Handler
-	done    chan struct{} // of the server that runs
-	stop    func()        // ends that server
+	stop    func() // ends the server that runs
 }
 
 func newPageSite(t *testing.T) *pageSite {
@@ -502,7 +499,7 @@ func pageUpdatesInPlace(t *testing.T, s *pageSite, b *browser) {
 }
 
 // axe-core finds no barrier: light and dark, desktop and phone, closed and open.
-func pageHasNoBarriers(t *testing.T, s *pageSite, b *browser) {
+func pageHasNoBarriers(_ *testing.T, s *pageSite, b *browser) {
 	few := incident(15) // of each kind of element, since axe looks at every one
 	few.Namespaces[0].Flows = append(few.Namespaces[0].Flows[:2], few.Namespaces[0].Flows[11])
 	few.Namespaces[0].CloseWaits = few.Namespaces[0].CloseWaits[:3]
