@@ -601,7 +601,7 @@ func TestCgroup(t *testing.T) {
 		skip(t, "cgroup2", err)
 	}
 	dir = strings.TrimPrefix(dir, top)
-	defer os.Remove(top + dir)
+	defer func() { _ = os.Remove(top + dir) }() // it may be in use still
 	for _, name := range []string{"/watcher", "/other"} {
 		if err := os.Mkdir(top+dir+name, 0o755); err != nil {
 			t.Fatal(err)
