@@ -432,3 +432,28 @@ func TestBurstUnderReuseIsNoLoad(t *testing.T) {
 		}
 	}
 }
+
+// A thousand clients whose servers close first, watched each second: whose
+// short connections they are is asked of every look of the last minute.
+func BenchmarkJudgeManyClients(b *testing.B) {
+	var window []*snapshot.Report
+	for i := range 60 {
+		ns := &snapshot.Namespace{Name: "host", Source: "inet_diag", Counters: counters.Set{
+			"ActiveOpens": uint64(i * 2000), "TW": uint64(i), "TCPAbortOnClose": 0, "TCPAbortOnData": 0,
+		}}
+		flows := 100 // as the window keeps of an older look
+		if i >= 58 {
+			flows = 1000
+		}
+		for j := range flows {
+			ns.Flows = append(ns.Flows, open(closing(fmt.Sprintf("10.1.%d.%d", j/250, j%250), 6379, 20, 1), 2, new(uint32(1))))
+		}
+		window = append(window, &snapshot.Report{Uptime: float64(1000 + i), IntervalSeconds: 1, Namespaces: []*snapshot.Namespace{ns}})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(Judge(window, nil, Settings{}).Findings) == 0 {
+			b.Fatal("nothing found")
+		}
+	}
+}
