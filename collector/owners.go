@@ -199,6 +199,8 @@ func ownerFix(err error) string {
 	switch {
 	case errors.Is(err, owner.ErrHidden):
 		return "mount proc without hidepid, or run with CAP_SYS_PTRACE and without ProtectProc"
+	case errors.Is(err, owner.ErrNested):
+		return "run in the host's PID namespace: hostPID in Kubernetes, --pid=host in a container"
 	case errors.Is(err, owner.ErrTooManyProcesses):
 		return "nothing: the bound holds the memory and the work of a look"
 	}

@@ -9,8 +9,6 @@ const (
 	// MaxCookies is how many connections a [Memory] remembers, in 4 MiB, and 6
 	// while it grows to them.
 	MaxCookies = 1 << 17
-	// MaxProcess is the greatest number that a process may have.
-	MaxProcess = 1 << 13
 	// longLivedMS is how long before a look another one must have seen a
 	// connection that is called long-lived.
 	longLivedMS = 500

@@ -513,7 +513,8 @@ func (s *scene) clientEvidence(c *churn) []snapshot.Evidence {
 }
 
 // peakOf is the highest rate seen: now, at the looks kept, or when the finding
-// was last made.
+// was last made. Where sockets are recycled the rate is that of less than a
+// second; each second before, of which some are left, had as many at least.
 func (s *scene) peakOf(c *churn) float64 {
 	peak := c.all()
 	for _, e := range []*snapshot.Finding{s.earlier(ShortClient, c.subject), s.earlier(ShortRemoteCloses, c.subject)} {
@@ -524,6 +525,9 @@ func (s *scene) peakOf(c *churn) float64 {
 	if len(c.flows) == 1 {
 		if p := s.peak(c.flows[0]); p != nil {
 			peak = max(peak, *p)
+		}
+		if f := c.flows[0]; f.SurvivorsOnly && len(f.OpenedPerSecond) > 0 {
+			peak = max(peak, float64(slices.Max(f.OpenedPerSecond)))
 		}
 	}
 	return peak

@@ -457,3 +457,18 @@ func BenchmarkJudgeManyClients(b *testing.B) {
 		}
 	}
 }
+
+// Where sockets are recycled the present rate is that of a moment, in which a
+// busy host may have stood still; the seconds before tell the peak.
+func TestPeakUnderReuse(t *testing.T) {
+	f := open(closing("127.0.0.1", 6379, 20, 400), 4, nil)
+	f.SurvivorsOnly, f.CloseRate, f.CloseRateSeconds = true, new(30.0), 0.75
+	f.OpenedPerSecond[50] = 5310
+	res := Judge([]*snapshot.Report{host(0, flows(f))}, nil, Settings{})
+	if len(res.Findings) == 0 || res.Findings[0].ID != ShortClient {
+		t.Fatal(brief(res.Findings))
+	}
+	if peak, _ := evidence(&res.Findings[0], evidencePeak); peak != 5310 {
+		t.Errorf("peak %v, want the fullest second's 5310", peak)
+	}
+}
