@@ -68,24 +68,49 @@ type Config struct {
 	Knowledge *advice.Library
 }
 
-// Collector looks at one network namespace: that of the thread which made it.
-// It is for one goroutine.
+// Collector looks at the network namespace of the thread which made it. It is
+// for one goroutine.
 type Collector struct {
 	cfg       Config
-	self      identity
 	dial      func() (*inetdiag.Conn, error) // nil: to this kernel
-	conn      *inetdiag.Conn
-	files     *sysctl.Files
 	knowledge *advice.Library
 	services  *advice.Services
 	table     *flow.Table
-	reservoir *reservoir // nil: no sample
-	memory    flow.Memory
-	ledger    ledger.Ledger
-	last      counters.Set  // of the last pass
+	reservoir *reservoir    // nil: no sample
+	home      *view         // the namespace of the thread that made it
 	cpu       time.Duration // of the last pass
 	owners    owners
 	glances   snapshot.LiveDumps // since the last report
+}
+
+// A view is one namespace, with what a pass over it hands on to the next.
+type view struct {
+	id     identity
+	conn   *inetdiag.Conn // nil: the next dump makes one
+	files  *sysctl.Files  // nil: the next pass opens them
+	memory flow.Memory
+	ledger ledger.Ledger
+	last   counters.Set // of the last pass
+}
+
+// Close gives the descriptors back. The view can be used again.
+func (v *view) Close() error {
+	var errs []error
+	if v.conn != nil {
+		errs = append(errs, v.conn.Close())
+		v.conn = nil
+	}
+	if v.files != nil {
+		errs = append(errs, v.files.Close())
+		v.files = nil
+	}
+	return errors.Join(errs...)
+}
+
+// A sight is a Collector with the namespace that it looks at now.
+type sight struct {
+	*Collector
+	*view
 }
 
 // New makes a Collector for the namespace of the calling thread, which has to
@@ -118,31 +143,20 @@ func New(cfg Config) (*Collector, error) {
 			return nil, fmt.Errorf("collector: %w", err)
 		}
 	}
-	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable()}
+	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable(), home: &view{}}
 	c.owners.finder = owner.New(owner.Config{Proc: cfg.Proc})
 	if cfg.SampleSockets > 0 {
 		c.reservoir = newReservoir(cfg.SampleSockets, rand.Uint64(), rand.Uint64())
 	}
 	var err error
-	if c.self, err = identify(cfg.Proc); err != nil {
+	if c.home.id, err = identify(cfg.Proc); err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
 	}
 	return c, nil
 }
 
 // Close gives the descriptors back.
-func (c *Collector) Close() error {
-	var errs []error
-	if c.conn != nil {
-		errs = append(errs, c.conn.Close())
-		c.conn = nil
-	}
-	if c.files != nil {
-		errs = append(errs, c.files.Close())
-		c.files = nil
-	}
-	return errors.Join(errs...)
-}
+func (c *Collector) Close() error { return c.home.Close() }
 
 // Reports yields a report per interval, the first at once, until ctx ends or
 // the consumer stops. A pass that fails altogether yields its error, and the
@@ -189,7 +203,7 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 		first, sockets := c.countersOnly()
 		window = append(window, first)
 		if sockets < fewSockets {
-			c.glance(ctx)
+			sight{c, c.home}.glance(ctx)
 		}
 		if !c.wait(ctx, until) {
 			return nil, fmt.Errorf("collector: look: %w", ctx.Err())

@@ -45,9 +45,8 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	runtime.LockOSThread() // its CPU time is the pass's, its /proc/thread-self too
 	defer runtime.UnlockOSThread()
 	cpu := threadCPU()
-	p := c.begin()
+	p := c.begin(c.home)
 	err := p.run(ctx)
-	c.ledger.EndPass()
 	c.cpu = threadCPU() - cpu
 	if err != nil {
 		return nil, err
@@ -59,7 +58,7 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 
 // pass is one look under way.
 type pass struct {
-	*Collector
+	sight
 	start  int64
 	report *snapshot.Report
 	ns     *snapshot.Namespace
@@ -68,14 +67,14 @@ type pass struct {
 	listening map[uint16][]listening
 }
 
-func (c *Collector) begin() *pass {
-	p := &pass{Collector: c, start: inetdiag.Now()}
+func (c *Collector) begin(v *view) *pass {
+	p := &pass{sight: sight{c, v}, start: inetdiag.Now()}
 	now := time.Now()
 	p.ns = &snapshot.Namespace{
-		Name: c.self.name, Inode: c.self.inode, Cookie: c.self.cookie, Kind: c.self.name, SampledAt: now,
+		Name: v.id.name, Inode: v.id.inode, Cookie: v.id.cookie, Kind: v.id.name, SampledAt: now,
 	}
 	p.report = &snapshot.Report{
-		Schema: snapshot.Schema, Version: c.cfg.Version, Host: hostName(), Kernel: kernelRelease(), BootID: c.self.bootID,
+		Schema: snapshot.Schema, Version: c.cfg.Version, Host: hostName(), Kernel: kernelRelease(), BootID: c.home.id.bootID,
 		Time: now, Uptime: uptime().Seconds(), Verdict: snapshot.Healthy,
 		Incomplete: []snapshot.Gap{}, NotJudged: []string{}, Findings: []snapshot.Finding{},
 		Namespaces: []*snapshot.Namespace{p.ns},
@@ -91,6 +90,7 @@ func (p *pass) gap(stage string, err error, lost, fix string) {
 
 // run fills the report: counters, limits, the dump, then what depends on it.
 func (p *pass) run(ctx context.Context) error {
+	defer p.ledger.EndPass()
 	p.readCounters()
 	p.readLimits()
 	p.table.Begin(p.flowConfig())
@@ -134,7 +134,7 @@ func (p *pass) readLimits() {
 	if p.ns.Limits, err = p.files.Read(); err != nil {
 		p.gap(stageLimits, err, "the settings named", "check that /proc/sys/net is readable")
 	}
-	if p.self.host {
+	if p.id.host {
 		host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
 		if err != nil {
 			p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
@@ -229,7 +229,7 @@ func (p *pass) dumpProc(ctx context.Context, why error) error {
 }
 
 // walk runs one dump and gives its rows to take; rows tells how many.
-func (c *Collector) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
+func (c sight) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
 	if c.cfg.ForceProc {
 		return 0, inetdiag.ErrNotSupported
 	}
@@ -260,7 +260,7 @@ func (c *Collector) walk(ctx context.Context, q inetdiag.Query, take func(*inetd
 }
 
 // hangUp drops the netlink socket; the next walk makes another.
-func (c *Collector) hangUp() {
+func (c sight) hangUp() {
 	if c.conn != nil {
 		_ = c.conn.Close() // nothing was written to it that could be lost
 		c.conn = nil
@@ -355,7 +355,7 @@ func (p *pass) compareBuckets() {
 // countersOnly reads what costs nothing, so that a pass later knows growth, and
 // tells about how many sockets there are.
 func (c *Collector) countersOnly() (r *snapshot.Report, sockets int) {
-	p := c.begin()
+	p := c.begin(c.home)
 	p.readCounters()
 	p.readLimits()
 	p.remember()
