@@ -139,7 +139,11 @@ func fcgiFlow() Flow {
 
 func podNamespace(taken time.Time) *Namespace {
 	return &Namespace{
-		Name: "default/cart-5d9f/app", Inode: 4026532771, Kind: "pod", SampledAt: taken, Source: "proc",
+		Name: "default/cart-5d9f/app", Inode: 4026532771, Kind: "pod", SampledAt: taken, Repeated: true, Source: "proc",
+		Workload: &Workload{
+			Namespace: "default", Pod: "cart-5d9f", PodUID: "5f1c7d2e-0b3a-4c8d-9e6f-7a8b9c0d1e2f", Container: "app", ContainerID: "0123abcd",
+			Runtime: "containerd", Unit: "crio.service", Labels: map[string]string{"app": "cart"},
+		},
 		TimeWait: TimeWait{OpenedPerSecond: []uint32{}}, Counters: counters.Set{}, Flows: []Flow{},
 	}
 }

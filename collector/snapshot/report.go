@@ -88,7 +88,15 @@ type Namespace struct {
 	Inode     uint64    `json:"inode"`
 	Cookie    uint64    `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
 	Kind      string    `json:"kind"`             // host, self, named, container, pod, process
+	// Workload is what runs in it; nil: not known, or not asked.
+	Workload *Workload `json:"workload,omitempty"`
+	// SampledAt is when its sockets were read, or seen not to have moved since
+	// they were.
 	SampledAt time.Time `json:"sampled_at"`
+	// Repeated says that the sockets were not read in this pass: what stands
+	// here is what an earlier one found. Where nothing moved, closed
+	// connections have grown older since, and Births and CoveredSeconds are 0.
+	Repeated bool `json:"repeated,omitempty"`
 	// CoveredSeconds is the time since this namespace's previous pass, over
 	// which births were counted; 0 for a first look.
 	CoveredSeconds float64 `json:"covered_seconds"`
@@ -120,6 +128,19 @@ type Namespace struct {
 	// SocketsOf is how many sockets Sockets was chosen from; nil where no
 	// sample was asked for.
 	SocketsOf *int `json:"sockets_of,omitempty"`
+}
+
+// Workload is what lives in a namespace: a pod, a container, a unit. What isn't
+// known is "".
+type Workload struct {
+	Namespace   string            `json:"namespace,omitempty"` // Kubernetes'
+	Pod         string            `json:"pod,omitempty"`
+	PodUID      string            `json:"pod_uid,omitempty"`
+	Container   string            `json:"container,omitempty"` // its name; of a pod with several, ""
+	ContainerID string            `json:"container_id,omitempty"`
+	Runtime     string            `json:"runtime,omitempty"` // docker, containerd, cri-o, podman, lxc, nspawn
+	Unit        string            `json:"unit,omitempty"`    // systemd's
+	Labels      map[string]string `json:"labels,omitempty"`  // those asked for
 }
 
 // States counts sockets by TCP state. syn_recv includes the request sockets
