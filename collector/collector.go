@@ -37,6 +37,12 @@ const (
 	MinLiveEvery = 100 * time.Millisecond
 )
 
+// Where the kubelet keeps the logs of pods, and not to look there.
+const (
+	DefaultPodLogs = "/var/log/pods"
+	NoPodLogs      = "-"
+)
+
 // Config says how to look. Its zero value looks at the calling thread's
 // network namespace with the defaults.
 type Config struct {
@@ -64,6 +70,17 @@ type Config struct {
 	// WithoutOwners leaves the processes of sockets out, and which connections
 	// last: no descriptor of any process is looked at.
 	WithoutOwners bool
+	// Namespaces are those to look at beside the Collector's own.
+	Namespaces Selection
+	// PodLogs is the kubelet's directory of pod logs, whose names name pods; "" is
+	// DefaultPodLogs, NoPodLogs none.
+	PodLogs string
+	// CRI is the socket of a container runtime to ask for the names of pods, and
+	// for those Labels of theirs; "" asks none.
+	CRI    string
+	Labels []string
+	// Names are what the operator calls remote addresses.
+	Names []Name
 	// Knowledge names services and runtimes; nil is the embedded library.
 	Knowledge *advice.Library
 }
@@ -78,8 +95,11 @@ type Collector struct {
 	table     *flow.Table
 	reservoir *reservoir    // nil: no sample
 	home      *view         // the namespace of the thread that made it
+	sweep     *sweep        // the others; nil: they are not looked at
 	cpu       time.Duration // of the last pass
+	homeCPU   time.Duration // the part of it that home took
 	owners    owners
+	remotes   remotes
 	glances   snapshot.LiveDumps // since the last report
 }
 
@@ -143,7 +163,7 @@ func New(cfg Config) (*Collector, error) {
 			return nil, fmt.Errorf("collector: %w", err)
 		}
 	}
-	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable(), home: &view{}}
+	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable(), home: &view{}, remotes: newRemotes(cfg.Names)}
 	c.owners.finder = owner.New(owner.Config{Proc: cfg.Proc})
 	if cfg.SampleSockets > 0 {
 		c.reservoir = newReservoir(cfg.SampleSockets, rand.Uint64(), rand.Uint64())
@@ -152,11 +172,22 @@ func New(cfg Config) (*Collector, error) {
 	if c.home.id, err = identify(cfg.Proc); err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
 	}
+	if cfg.Namespaces.any() {
+		if c.sweep, err = newSweep(c); err != nil {
+			return nil, fmt.Errorf("collector: %w", err)
+		}
+	}
 	return c, nil
 }
 
 // Close gives the descriptors back.
-func (c *Collector) Close() error { return c.home.Close() }
+func (c *Collector) Close() error {
+	err := c.home.Close()
+	if c.sweep != nil {
+		err = errors.Join(err, c.sweep.close())
+	}
+	return err
+}
 
 // Reports yields a report per interval, the first at once, until ctx ends or
 // the consumer stops. A pass that fails altogether yields its error, and the
@@ -219,7 +250,7 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 // Stages are the names that the gaps of a report can bear: what can fail by
 // itself.
 func Stages() []string {
-	return []string{stageCounters, stageLimits, stageDump, stageBound, stageCloseWait}
+	return []string{stageCounters, stageLimits, stageDump, stageBound, stageCloseWait, stageNamespaces}
 }
 
 // netDir is the calling thread's own: /proc/self would be the main thread's.

@@ -83,9 +83,13 @@ func (r *Redactor) namespace(n *Namespace) {
 	if w := n.Workload; w != nil {
 		r.workload(w)
 	}
+	for i := range n.Addresses {
+		n.Addresses[i] = r.address(n.Addresses[i])
+	}
 	for i := range n.Flows {
 		f := &n.Flows[i]
 		f.Device, f.Local, f.Remote = r.device(f.Device), r.address(f.Local), r.address(f.Remote)
+		f.RemoteName = r.name("name", f.RemoteName)
 		if f.ServiceBy == "config" {
 			f.Service = r.name("service", f.Service)
 		}

@@ -84,12 +84,15 @@ type LiveDumps struct {
 
 // Namespace is one network namespace as a pass found it.
 type Namespace struct {
-	Name      string    `json:"name"`
-	Inode     uint64    `json:"inode"`
-	Cookie    uint64    `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
-	Kind      string    `json:"kind"`             // host, self, named, container, pod, process
+	Name   string `json:"name"`
+	Inode  uint64 `json:"inode"`
+	Cookie uint64 `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
+	Kind   string `json:"kind"`             // host, self, named, container, pod, process
 	// Workload is what runs in it; nil: not known, or not asked.
 	Workload *Workload `json:"workload,omitempty"`
+	// Addresses are those by which others reach it, without loopback and
+	// link-local ones, at most 16; looked at only where several namespaces are.
+	Addresses []string `json:"addresses,omitempty"`
 	// SampledAt is when its sockets were read, or seen not to have moved since
 	// they were.
 	SampledAt time.Time `json:"sampled_at"`
@@ -204,6 +207,9 @@ type Flow struct {
 	// and Local is empty then.
 	Local  string `json:"local"`
 	Remote string `json:"remote"`
+	// RemoteName is what Remote is known as: another namespace of this host, or
+	// as the operator's file says; "" if it isn't.
+	RemoteName string `json:"remote_name,omitempty"`
 	// Port is the service's: the remote port of a client flow, the local one
 	// of a server flow.
 	Port      uint16 `json:"port"`
