@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
@@ -176,7 +177,7 @@ func (s *sweep) tell(r *snapshot.Report, changes *netns.Changes) {
 		if _, ok := errors.AsType[*netns.DeniedError](changes.Gap); ok {
 			fix = "run as root, or grant CAP_SYS_PTRACE"
 		}
-		limited(changes.Gap.Error(), "the namespaces of some processes", fix)
+		limited(strings.ReplaceAll(changes.Gap.Error(), "\n", "; "), "the namespaces of some processes", fix)
 	}
 	if n := changes.OverAll; n > 0 {
 		limited(fmt.Sprintf("%d namespaces are more than are watched", n), "what is in them", "name those that matter with --netns")
