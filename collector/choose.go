@@ -54,7 +54,7 @@ func (s *Selection) wants(n *named) bool {
 func (n *named) matches(pattern string) bool {
 	is := func(s string) bool {
 		ok, _ := path.Match(pattern, s) // Check has seen it
-		return ok
+		return ok || pattern == s       // a name may look like a pattern
 	}
 	if is(n.name) || strings.HasPrefix(pattern, "kind:") && is("kind:"+n.kind) {
 		return true
