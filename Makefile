@@ -37,8 +37,9 @@ race: ## run all tests under the race detector (needs gcc)
 fuzz: ## run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz
 
-lint: $(GOLANGCI) ## golangci-lint, and vet for linux/arm64 and darwin
+lint: $(GOLANGCI) ## golangci-lint, vet for linux/arm64 and darwin, and go.mod
 	$(GOLANGCI) run
+	$(GO) mod tidy -diff
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 
@@ -48,7 +49,7 @@ $(GOLANGCI):
 bench: setup ## measure speed and memory against the peers (docs/benchmarks.md)
 	scripts/bench
 
-picture: ## make the picture in README.md anew (runs twwatch demo)
+picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and top)
 	scripts/picture
 
 generate: ## write the generated files anew

@@ -28,6 +28,10 @@ const (
 	// stillSends is how many seconds ago a half-closed connection sent last, at
 	// most.
 	stillSends = 10
+	// sameTime in seconds: two times of one event may look so far apart, since
+	// each is whole ticks of the kernel's clock, 10 ms at most, and the looks at
+	// them take their time.
+	sameTime = 0.05
 	// fewSockets: so many are told in any case, beside others of their process
 	// of another kind; fewer only if they are fewShare of them.
 	fewSockets = 3
@@ -195,7 +199,7 @@ func (w *closeWait) sends() bool {
 		return true
 	}
 	return w.LastSentSeconds != nil && *w.LastSentSeconds < stillSends &&
-		(w.AgeAtMostSeconds == nil || *w.LastSentSeconds < *w.AgeAtMostSeconds)
+		(w.AgeAtMostSeconds == nil || *w.LastSentSeconds < *w.AgeAtMostSeconds-sameTime)
 }
 
 // farewell tells whether the unread data look like a server's goodbye: little,

@@ -257,6 +257,7 @@ func TestHalfCloseIsAfterTheFIN(t *testing.T) {
 		want                  closeWaitKind
 	}{
 		{"a request, then the answer with the FIN", 3.01, 3, 3, 0, leaked},
+		{"nothing, and the end right after the handshake", 2.996, 3.004, 3, 0, leaked},
 		{"sends on after half a minute", 0.2, 30, 0.2, 0, halfClosed},
 		{"sent long ago", 11, 60, 60, 0, leaked},
 		{"has more to send", 11, 60, 60, 1, halfClosed},

@@ -72,19 +72,35 @@ func taken(f *snapshot.Flow) float64 {
 	return 1 - float64(f.Ports.Free)/float64(all)
 }
 
-// portTrouble is which finding a flow's ports make, "" if none.
+// portTrouble is which finding a flow's ports make, "" if none. Up to half of
+// the range, the rate alone is the matter: see short-connections-client. Each
+// range that runs dry is in its slow half first; how little time is left counts
+// from the next look on, or at once if there was none before.
 func (s *scene) portTrouble(f *snapshot.Flow) string {
-	p, t := f.Ports, &s.settings.Thresholds
-	switch used := taken(f); {
-	case p.Free <= 0:
-		return PortsExhausted
-	case used >= t.of(portsRunningOut, s.heldFlow(f, PortsRunningOut, PortsExhausted)),
-		p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < t.of(portsSeconds, false):
-		return PortsRunningOut
-	case used > t.of(portsSlow, s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)):
-		return PortsSlow
+	t := &s.settings.Thresholds
+	slow := s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)
+	runOut := s.heldFlow(f, PortsRunningOut, PortsExhausted)
+	soon := t.of(portsSeconds, false)
+	if runOut {
+		soon /= leaves
 	}
-	return ""
+	used, left := taken(f), f.Ports.SecondsToExhaustion
+	switch {
+	case f.Ports.Free <= 0:
+		return PortsExhausted
+	case used >= t.of(portsRunningOut, runOut):
+		return PortsRunningOut
+	case used <= t.of(portsSlow, slow):
+		return ""
+	case left != nil && float64(*left) < soon && (slow || s.firstLook()):
+		return PortsRunningOut
+	}
+	return PortsSlow
+}
+
+// firstLook tells whether no earlier look saw the namespace's sockets.
+func (s *scene) firstLook() bool {
+	return !slices.ContainsFunc(s.history, func(m moment) bool { return m.ns.Source != "" })
 }
 
 func (s *scene) portFinding(id string, g group) *found {
@@ -232,7 +248,7 @@ func judgeBinds(s *scene) []*found {
 			situation.Runtime, situation.RuntimeVersion = p.Runtime, p.RuntimeVersion
 		}
 	}
-	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost so.",
+	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost that way.",
 		verb, draw.Count(int64(lost)), draw.Count(int64(all)), draw.Percent(float64(lost)/float64(all)))
 	finding.situations = []advice.Situation{situation}
 	return []*found{finding}

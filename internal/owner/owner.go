@@ -81,6 +81,8 @@ type Report struct {
 	Pending       int // wanted inodes that are still looked for
 	Failed        int // wanted inodes that are in no process that may be read
 	Dropped       int // wanted inodes beyond Config.MaxInodes, not looked for
+	// Swept is set once each process that may be read has been looked at.
+	Swept bool
 	// Complete is set if each wanted inode was found or looked for everywhere.
 	Complete bool
 	// Gap is why owners may be missing, the same in each call while that lasts:

@@ -162,6 +162,7 @@ type sweep struct {
 	number uint32 // of the last that began, from 1
 	under  bool   // it is under way
 	cursor int32  // the rank of the last process that was visited
+	ended  bool   // one has ended
 	missed bool   // a pid changed hands while it was read, and who has it now wasn't
 	rest   []half // those of which the budget left a rest, read when all others are
 }

@@ -71,6 +71,7 @@ func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found in
 	}
 	r := &s.report
 	r.Pending, r.Failed, r.Denied = s.pending+s.unchecked, s.failed, f.people.denied
+	r.Swept = f.turn.ended
 	r.Complete = r.Pending == 0 && r.Dropped == 0 && s.failure == nil && !f.people.over
 	switch {
 	case s.failure != nil:
@@ -380,6 +381,7 @@ func (s *search) sweep() {
 		}
 		t.under = false
 		ended++
+		t.ended = true
 		if t.missed {
 			return // the next call begins another
 		}

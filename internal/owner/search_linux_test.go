@@ -371,6 +371,25 @@ func TestBudget(t *testing.T) {
 	t.Logf("%d passes, the last small process in pass %d", passes, smallFirst)
 }
 
+// Sockets that don't last are others in each call, and never are all found; that
+// each process has been looked at is known all the same.
+func TestSwept(t *testing.T) {
+	t.Parallel()
+	root := newFake(t)
+	const processes, links = 100, 100
+	for pid := range processes {
+		root.process(100+pid, "p", 100, 1, uint32(100+pid))
+	}
+	f := root.finder(Config{FirstBudget: 1, LinksPerPass: links})
+	passes := 0
+	for passes < 100 && !find(t, f, want(uint32(10_000+passes))).Swept {
+		passes++
+	}
+	if least, most := processes*visitCost/links, 2*processes*(visitCost+2)/links; passes < least || passes > most {
+		t.Errorf("swept after %d passes, want %d to %d", passes, least, most)
+	}
+}
+
 // 100,000 descriptors in one process: bounded each time, and found in the end.
 func TestManyDescriptors(t *testing.T) {
 	t.Parallel()

@@ -17,8 +17,9 @@ import (
 
 // Config says what to show. Only Source is required.
 type Config struct {
-	// Source yields judged reports until it ends or the context does. An error
-	// is shown, and the source goes on if it wants to.
+	// Source yields judged reports, without a nil among their namespaces, until
+	// it ends or the context does. An error is shown, and the source goes on if
+	// it wants to.
 	Source func(context.Context) iter.Seq2[*snapshot.Report, error]
 	// Sockets lists single sockets of the first namespace; nil: it can't. It is
 	// called in a goroutine of its own, and answers a query or its context's

@@ -1,0 +1,325 @@
+package truth
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/diagnose"
+	"github.com/twwatch/twwatch/internal/lab"
+)
+
+// benchmark runs a Redis server and a load of six connections at a time, under
+// the name given; a request takes the server a tenth of a second. With keep "0"
+// each has a connection of its own, some 60 a second.
+func benchmark(t *testing.T, keep, name string) *judging {
+	t.Helper()
+	ns := lab.NewT(t)
+	daemon(t, ns, tool(t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
+	listens(t, ns, "127.0.0.1:6379")
+	program := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(tool(t, "redis-benchmark"), program); err != nil {
+		t.Fatal(err)
+	}
+	j := judge(t, ns, time.Second)
+	daemon(t, ns, program, "-h", "127.0.0.1", "-k", keep, "-c", "6", "-n", "1000000", "BLPOP", "none", "0.005")
+	return j
+}
+
+// Redis with a connection for each request: who, to what, how fast, and how
+// large a pool to keep instead.
+func TestRedisShortConnections(t *testing.T) {
+	t.Parallel()
+	j := benchmark(t, "0", "redis-benchmark")
+	j.finds(6379, "redis-benchmark", diagnose.ShortClient)
+	j.looks(len(j.all()) + 7) // for the rate
+	r, f := j.finds(6379, "redis-benchmark", diagnose.ShortClient)
+	want := snapshot.Subject{
+		Side: snapshot.Client, Local: "127.0.0.1", Remote: "127.0.0.1", Port: 6379, Service: "redis", Process: "redis-benchmark",
+	}
+	if f.Subject != want || len(r.Findings) != 1 {
+		t.Errorf("found: %s", brief(r))
+	}
+	sentence := regexp.MustCompile(`^redis-benchmark \(known for \d+ % of the sockets\) opens a new connection to redis at 127\.0\.0\.1:6379 for every request \([\d.]+/s, each lives \d+ ms\)\.$`)
+	if !sentence.MatchString(f.Summary) {
+		t.Errorf("summary: %s", f.Summary)
+	}
+	if flow := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379); flow.ServiceBy != "process" || flow.Processes[0].Runtime != "redis-benchmark" {
+		t.Errorf("by %s: %+v", flow.ServiceBy, flow.Processes)
+	}
+	j.rate(6379, "TW")
+	checkSizes(t, f, 6)
+	// No port is at stake: more of them are no advice.
+	if diff := cmp.Diff([]string{"load-generator", "one-client-per-process", "reuse-connections", "unix-socket"}, remedies(f)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	limit := "redis-cli CONFIG GET maxclients"
+	if caveats := strings.Join(advised(t, f, "reuse-connections").Caveats, " "); !strings.Contains(caveats, "Processes x pool size") || !strings.Contains(caveats, limit) {
+		t.Errorf("nothing of the server's limit: %s", caveats)
+	}
+}
+
+// checkSizes holds the sized advice against what it is made of, and the pool
+// against the load, which has so many connections in use at any time.
+func checkSizes(t *testing.T, f *snapshot.Finding, inUse int) {
+	t.Helper()
+	reuse := advised(t, f, "reuse-connections")
+	number := func(text, pattern string) int {
+		t.Helper()
+		m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("no %s in %q", pattern, text)
+		}
+		return must[int](t)(strconv.Atoi(strings.ReplaceAll(m[1], ",", "")))
+	}
+	peak, lives := measured(t, f, "new connections at the peak"), measured(t, f, "mean lifetime")
+	pool := number(reuse.Do, `about ([\d,]+) idle ones in each process`)
+	if want := int(math.Ceil(2 * peak * lives)); pool != want || pool < inUse || pool > 3*inUse {
+		t.Errorf("a pool of %d for %d connections in use: twice %v/s of %v s each is %d", pool, inUse, peak, lives, want)
+	}
+	after := number(reuse.Effect, `at most ([\d,]+) TIME_WAIT if each is renewed after 3 min`)
+	if want := (pool + 2) / 3; after != want {
+		t.Errorf("%d TIME_WAIT left of %d connections that last 180 s each, want %d", after, pool, want)
+	}
+	// Their ports are free again after a second, on loopback: the memory alone is.
+	back := regexp.MustCompile(`; up to ([\d.]+) ([KM])iB of kernel memory comes back`).FindStringSubmatch(reuse.Effect)
+	if back == nil {
+		t.Fatalf("no memory in %q", reuse.Effect)
+	}
+	memory := must[float64](t)(strconv.ParseFloat(back[1], 64)) * map[string]float64{"K": 1 << 10, "M": 1 << 20}[back[2]]
+	if want := 660 * measured(t, f, "TIME_WAIT"); math.Abs(memory-want) > 0.05*want { // 1.0 MiB is rounded
+		t.Errorf("%v bytes come back, want %v", memory, want)
+	}
+}
+
+// remedies are what a finding recommends, by name.
+func remedies(f *snapshot.Finding) []string {
+	var ids []string
+	for i := range f.Recommendations {
+		ids = append(ids, f.Recommendations[i].ID)
+	}
+	return ids
+}
+
+// The same load over connections that are kept has no finding, ever.
+func TestRedisKeptConnections(t *testing.T) {
+	t.Parallel()
+	j := benchmark(t, "1", "redis-benchmark")
+	for _, r := range j.looks(14) {
+		if len(r.Findings) > 0 || r.Verdict != snapshot.Healthy {
+			t.Errorf("found: %s", brief(r))
+		}
+	}
+	r := j.eventually(10*time.Second, func(r *snapshot.Report) error {
+		if flow := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379); flow == nil || flow.States.Established != 6 || *flow.LongLived != 6 {
+			return fmt.Errorf("not six connections that last: %+v", flow)
+		}
+		return nil
+	})
+	if p := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379).Processes; len(p) != 1 || p[0].Comm != "redis-benchmark" {
+		t.Errorf("of %+v", p)
+	}
+}
+
+// A program's name may be anything, and is nowhere in what somebody may paste
+// into a shell.
+func TestHostileName(t *testing.T) {
+	t.Parallel()
+	const hostile = "$(id)`id`\x1b[2J"
+	_, f := benchmark(t, "0", hostile).finds(6379, hostile, diagnose.ShortClient)
+	if !strings.HasPrefix(f.Summary, "$(id)`id`\\x1b[2J ") {
+		t.Errorf("%q", f.Summary)
+	}
+	if len(f.Recommendations) < 3 {
+		t.Errorf("no advice: %v", remedies(f))
+	}
+	for _, r := range f.Recommendations {
+		if text := fmt.Sprintf("%+v", r); strings.Contains(text, "id)") || strings.Contains(text, "\x1b") {
+			t.Errorf("in advice: %s", text)
+		}
+	}
+}
+
+// An nginx that the test runs: its folder, and how to give it a new
+// configuration.
+type nginx struct {
+	t      *testing.T
+	dir    string
+	signal func(syscall.Signal)
+}
+
+// startNginx runs nginx in the namespace, with a master process and two
+// workers, as Debian does.
+func startNginx(t *testing.T, ns *lab.Namespace, http string) *nginx {
+	t.Helper()
+	n := &nginx{t: t, dir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(n.dir, "index.html"), []byte("hello\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.configure(http)
+	n.signal = daemon(t, ns, tool(t, "nginx"), "-p", n.dir, "-c", filepath.Join(n.dir, "nginx.conf"), "-e", filepath.Join(n.dir, "error.log"))
+	return n
+}
+
+// configure writes what stands in the http block; DIR is the folder.
+func (n *nginx) configure(http string) {
+	n.t.Helper()
+	var temporary strings.Builder
+	for _, what := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&temporary, "%s_temp_path %s;\n", what, n.dir)
+	}
+	config := fmt.Sprintf(`daemon off;
+user root root;
+worker_processes 2;
+pid DIR/nginx.pid;
+error_log DIR/error.log;
+events { worker_connections 256; }
+http {
+access_log off;
+%s%s
+}
+`, temporary.String(), http)
+	err := os.WriteFile(filepath.Join(n.dir, "nginx.conf"), []byte(strings.ReplaceAll(config, "DIR", n.dir)), 0o644)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// load sends requests over connections that are kept, one after the other on
+// each, until the test's end. served tells how many were answered so far.
+func load(t *testing.T, ns *lab.Namespace, url string, connections int) (served func() int) {
+	t.Helper()
+	transport := &http.Transport{DialContext: dialIn(ns), MaxIdleConnsPerHost: connections}
+	client := http.Client{Transport: transport, Timeout: 30 * time.Second}
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	var answers atomic.Int64
+	for range connections {
+		go func() {
+			defer func() { ended <- struct{}{} }()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				resp, err := client.Get(url)
+				if err != nil {
+					t.Log(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body) // to the end, so that the connection is kept
+				_ = resp.Body.Close()
+				answers.Add(1)
+			}
+		}()
+	}
+	t.Cleanup(func() {
+		close(done)
+		for range connections {
+			<-ended
+		}
+		transport.CloseIdleConnections()
+	})
+	return func() int { return int(answers.Load()) }
+}
+
+// nginx in front of a backend opens a connection for each request until its
+// upstream keeps them. That, and how, is said; what is advised for its version
+// is then done to the letter, and that it worked is said too.
+func TestNginxUpstream(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, backend string
+		finding       []string
+	}{
+		{"on this host", "127.0.0.1", []string{diagnose.ShortClient}},
+		// Who closes first is a race, and decides which of the two it is.
+		{"on another host", "10.77.0.2", []string{diagnose.ShortClient, diagnose.ShortRemoteCloses}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ns := lab.NewT(t)
+			far := ns
+			if tt.backend != "127.0.0.1" {
+				lab.Require(t, "veth")
+				far = lab.NewT(t)
+				if err := ns.AddVeth("near", netip.MustParsePrefix("10.77.0.1/24"), far, "far", netip.MustParsePrefix("10.77.0.2/24")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			backend := tt.backend + ":3000" // a port that no service is known by
+			// It answers 60 requests a second, and lets the others wait.
+			startNginx(t, far, "limit_req_zone $server_port zone=all:64k rate=60r/s;\n"+
+				"server { listen "+backend+"; location / { limit_req zone=all burst=100; root DIR; } }")
+			listens(t, far, backend)
+			proxy := startNginx(t, ns, proxyTo("upstream backend { server "+backend+"; }", ""))
+			listens(t, ns, "127.0.0.1:8000")
+			served := load(t, ns, "http://127.0.0.1:8000/", 4)
+
+			j := judge(t, ns, time.Second)
+			r, f := j.finds(3000, "nginx", tt.finding...)
+			if f.Subject.Side != snapshot.Client || f.Subject.Remote != tt.backend || !strings.HasPrefix(f.Summary, "nginx ") {
+				t.Errorf("%+v: %s", f.Subject, f.Summary)
+			}
+			if roots(r) != 1 {
+				t.Errorf("found: %s", brief(r))
+			}
+			do := advised(t, f, "nginx-upstream-keepalive")
+			for _, other := range f.Recommendations {
+				if other.ID == "nginx-upstream-size" {
+					t.Errorf("advice for a newer nginx than this: %q", other.Do)
+				}
+			}
+
+			upstream, location, _ := strings.Cut(do.Snippet, "# in the location")
+			_, location, _ = strings.Cut(location, "\n")
+			proxy.configure(proxyTo(upstream, location))
+			proxy.signal(syscall.SIGHUP)
+			r, f = j.finds(3000, "nginx", diagnose.ShortCured)
+			if f.Subject.Side != snapshot.Client || f.Subject.Remote != tt.backend || r.Verdict != snapshot.Healthy || roots(r) != 1 {
+				t.Errorf("found: %s", brief(r))
+			}
+			opened, requests := must[int64](t)(ns.Counter("Tcp", "ActiveOpens")), served()
+			lab.Eventually(t, 30*time.Second, func() error {
+				if n := served() - requests; n < 30 {
+					return fmt.Errorf("%d more requests were served", n)
+				}
+				return nil
+			})
+			if n := must[int64](t)(ns.Counter("Tcp", "ActiveOpens")) - opened; n > 3 {
+				t.Errorf("%d connections opened for some 30 requests", n)
+			}
+		})
+	}
+}
+
+// roots is how many findings follow from nothing.
+func roots(r *snapshot.Report) int {
+	n := 0
+	for _, f := range r.Findings {
+		if f.BecauseOf == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// proxyTo is a configuration of nginx as a proxy, on port 8000.
+func proxyTo(upstream, location string) string {
+	return upstream + "\nserver { listen 127.0.0.1:8000; location / { proxy_pass http://backend;\n" + location + "\n} }"
+}
