@@ -17,7 +17,7 @@ export GOFLAGS := $(strip $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false)
 export GO FUZZTIME TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz lint bench picture generate check-generated dist setup clean
+.PHONY: help build run test race fuzz lint bench scale picture generate check-generated dist setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -49,8 +49,12 @@ $(GOLANGCI):
 bench: setup ## measure speed and memory against the peers (docs/benchmarks.md)
 	scripts/bench
 
+scale: setup ## measure what 2,000 hosts cost a Prometheus (docs/scale.md)
+	scripts/scale
+
 picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and top)
 	scripts/picture
+	scripts/picture-page
 
 generate: ## write the generated files anew
 	$(GO) generate ./...

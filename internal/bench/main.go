@@ -117,6 +117,8 @@ func processMain(ctx context.Context, args []string, out io.Writer) (known bool,
 		return true, passesMain(ctx, args[1:], out)
 	case "owners":
 		return true, ownersMain(ctx, args[1:], out)
+	case "watch":
+		return true, watchMain(ctx, args[1:], out)
 	case "netlink":
 		return true, netlinkMain(out)
 	}
@@ -133,6 +135,8 @@ type results struct {
 	mallocs  []mallocsResult
 	memory   *memoryResult
 	owners   *ownersResult
+	scrapes  []scrapesResult
+	top      *topResult
 	notFound []string // peers that this machine lacks
 }
 
@@ -160,6 +164,10 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 		if err := r.measureMallocs(ctx, rows); err != nil {
 			return nil, err
 		}
+	}
+	say("scrapes")
+	if err := r.measureScrapes(ctx); err != nil {
+		return nil, fmt.Errorf("scrapes: %w", err)
 	}
 	for _, single := range []bool{false, true} {
 		for i, rows := range o.rows {
@@ -240,6 +248,12 @@ func (r *results) measureTable(ctx context.Context, rows int, single, memory boo
 		r.addMallocs(rows, &result.passes)
 		say("commands")
 		if result.commands, err = r.measureCommands(ctx, t); err != nil {
+			return err
+		}
+	}
+	if !single && (rows == largeTable || r.quick && rows == r.rows[len(r.rows)-1]) {
+		say("top")
+		if err := r.measureTop(ctx, t); err != nil {
 			return err
 		}
 	}

@@ -140,7 +140,7 @@ func (r *results) targets() (list []target) {
 			}
 		}
 	}
-	return append(list, r.otherTargets()...)
+	return append(append(list, r.otherTargets()...), r.scrapeTargets()...)
 }
 
 func (r *results) otherTargets() (list []target) {
@@ -175,7 +175,7 @@ func (r *results) otherTargets() (list []target) {
 				fmt.Sprintf("%d of %d", m.found, m.heavy), m.found == m.heavy,
 			})
 	}
-	return list
+	return append(list, r.top.targets()...)
 }
 
 func mib(kib int) float64 { return float64(kib) / 1024 }
@@ -222,6 +222,8 @@ func (r *results) markdown() []byte {
 	r.writeOwners(p)
 	r.writeMallocs(p)
 	r.writeMemory(p)
+	r.writeScrapes(p)
+	r.writeTop(p)
 	p.WriteString(method)
 	return p.Bytes()
 }

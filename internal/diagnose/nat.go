@@ -59,13 +59,23 @@ func (s *scene) pawsInbound() (where, counter string) {
 	return "connections in TIME_WAIT or open ones, which this kernel counts together", "PAWSEstab"
 }
 
+// fewPAWS is how many refused segments are a sign, however short the time: a
+// stray duplicate, as two ends that close at once have, is one.
+const fewPAWS = 3
+
 // judgePAWS looks for segments that were refused since their timestamp was
 // older than one seen before.
 func judgePAWS(s *scene) []*found {
 	where, counter := s.pawsInbound()
 	limit := s.threshold(pawsDropsRate, snapshot.Subject{}, PAWSDrops)
-	inbound, _ := s.rate(counter)
-	active, _ := s.rate("PAWSActive")
+	often := func(counter string) float64 {
+		if n, _ := s.growth(counter); n < fewPAWS {
+			return 0
+		}
+		rate, _ := s.rate(counter)
+		return rate
+	}
+	inbound, active := often(counter), often("PAWSActive")
 	f := &found{
 		Finding: snapshot.Finding{ID: PAWSDrops, Severity: snapshot.Warning, Evidence: []snapshot.Evidence{
 			{What: "segments refused for an old timestamp", Value: inbound, Unit: "1/s", Source: "TcpExt " + counter},

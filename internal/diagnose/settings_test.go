@@ -137,6 +137,7 @@ func TestNAT(t *testing.T) {
 	repeated := func(n uint64) func(*snapshot.Namespace) { return counted(map[string]uint64{"TCPSynRetrans": n}) }
 	judgeCases(t, "nat", []goldenCase{
 		{"a stray segment", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 5, "PAWSEstab": 500})}, nil, ""},
+		{"a stray segment in a short look", []*snapshot.Report{paws(0, nil), paws(3, map[string]uint64{"PAWSTimewait": 2})}, nil, ""},
 		{"clients behind one address", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 6})}, nil, "warning paws-drops"},
 		{"the same on Linux 6.12", []*snapshot.Report{oldPAWS(0, 100), oldPAWS(60, 292)}, nil, "warning paws-drops"},
 		{"answers with old echoes", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSActive": 60})}, nil, "warning paws-drops"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/diagnose"
 	"github.com/twwatch/twwatch/internal/lab"
@@ -59,6 +60,23 @@ func closedBy(storm *lab.Result, at time.Duration) int {
 	return n
 }
 
+// steady tells whether a storm kept its rate in the ten seconds up to a time,
+// from which rates are told: on a busy machine it may fall behind and catch up.
+func steady(storm *lab.Result, until time.Duration, rate int) bool {
+	last := min(len(storm.PerSecond), int(until.Seconds()))
+	for _, n := range storm.PerSecond[max(0, last-10):last] {
+		if n < rate*3/4 || n > rate*5/4 {
+			return false
+		}
+	}
+	return true
+}
+
+// portsFinding is the finding about the ports of a flow, nil if there is none.
+func portsFinding(r *snapshot.Report, port uint16) *snapshot.Finding {
+	return found(r, port, diagnose.PortsSlow, diagnose.PortsRunningOut, diagnose.PortsExhausted)
+}
+
 // A range that runs dry at a steady rate: slow, running out and exhausted come
 // one after the other, each when the storm's own record says so, and so does the
 // second for which the end is predicted.
@@ -66,49 +84,46 @@ func TestRangeRunsDry(t *testing.T) {
 	const ports, perSecond = 400, 20
 	b := newBench(t, "net.ipv4.ip_local_port_range", "40000 40399")
 	b.serve(server)
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1)
 	storm, err := b.ns.Run(t.Context(), lab.Storm{Remotes: remotes(server), Rate: perSecond, Duration: 24 * time.Second, Times: true})
 	if err != nil || !errors.Is(storm.FirstError, syscall.EADDRNOTAVAIL) || storm.Closed != ports {
 		t.Fatalf("%d closed: %v, %v", storm.Closed, err, storm.FirstError)
 	}
 	end := storm.FirstFailure.Seconds()
-	var story []string
+	story := []string{}
 	predictions := 0
 	for _, r := range j.all() {
-		n := r.Namespaces[0]
-		at := n.SampledAt.Sub(storm.Start)
+		at := r.Namespaces[0].SampledAt.Sub(storm.Start)
 		// The pass read its rows within the time that it took.
-		least, most := closedBy(&storm, at-25*time.Millisecond), closedBy(&storm, at+25*time.Millisecond+time.Duration(r.TookSeconds*1e9))
+		least := closedBy(&storm, at-25*time.Millisecond)
+		most := closedBy(&storm, at+25*time.Millisecond+time.Duration(r.TookSeconds*float64(time.Second)))
 		id := ""
-		for _, f := range r.Findings {
-			if strings.HasPrefix(f.ID, "ephemeral-ports-") {
-				id = f.ID
-				if f.BecauseOf != diagnose.ShortClient {
-					t.Errorf("at %v: %s follows from %q", at, id, f.BecauseOf)
-				}
+		if f := portsFinding(r, 1000); f != nil {
+			id = f.ID
+			if f.BecauseOf != diagnose.ShortClient {
+				t.Errorf("at %v: %s follows from %q", at, id, f.BecauseOf)
 			}
 		}
-		slow := slices.Contains(story, diagnose.PortsSlow)
-		var wrong bool
+		var inTime bool
 		switch id {
 		case "":
-			wrong = least > ports/2
+			inTime = least <= ports/2
 		case diagnose.PortsSlow:
-			wrong = most <= ports/2 || least >= 0.8*ports
-		case diagnose.PortsRunningOut:
-			wrong = most < 0.8*ports && (!slow || end-at.Seconds() > 15+1)
+			inTime = most > ports/2 && least < ports*4/5
+		case diagnose.PortsRunningOut: // or little time is left, and it was slow before
+			inTime = least < ports && (most >= ports*4/5 || slices.Contains(story, diagnose.PortsSlow) && end-at.Seconds() < 15+1)
 		case diagnose.PortsExhausted:
-			wrong = most < ports
+			inTime = most == ports
 		}
-		if wrong || least == ports && id != diagnose.PortsExhausted {
+		if !inTime {
 			t.Errorf("at %v, with %d to %d of %d ports held: %q", at, least, most, ports, id)
 		}
 		if id != "" && !slices.Contains(story, id) {
 			story = append(story, id)
 		}
-		f := flow(n, snapshot.Client, "127.0.0.1", 1000)
-		if f == nil || f.Ports.SecondsToExhaustion == nil || f.Ports.Free == 0 {
+		f := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 1000)
+		if f == nil || f.Ports.SecondsToExhaustion == nil || f.Ports.Free == 0 || !steady(&storm, at, perSecond) {
 			continue
 		}
 		predictions++
@@ -116,16 +131,15 @@ func TestRangeRunsDry(t *testing.T) {
 			t.Errorf("at %v the end is predicted for second %v, and came at %v", at, said, end)
 		}
 	}
-	reports := j.all()
-	reuse := advised(t, found(reports[len(reports)-1], 1000, diagnose.ShortClient), "reuse-connections")
+	want := []string{diagnose.PortsSlow, diagnose.PortsRunningOut, diagnose.PortsExhausted}
+	if diff := cmp.Diff(want, story); diff != "" || predictions == 0 {
+		t.Errorf("%d predictions; (-want +got):\n%s", predictions, diff)
+	}
+	_, cause := j.finds(1000, "", diagnose.ShortClient)
 	effect := regexp.MustCompile(`^About 2 connections instead of \d+(\.\d)?/s, and at most 1 TIME_WAIT if each is renewed after 3 min; ` +
 		`397 ports and up to 257 KiB of kernel memory come back; connect\(\) leaves its slow half, where it takes 100 to 200 times as long `)
-	if !effect.MatchString(reuse.Effect) {
-		t.Errorf("effect: %s", reuse.Effect)
-	}
-	want := []string{diagnose.PortsSlow, diagnose.PortsRunningOut, diagnose.PortsExhausted}
-	if diff := cmp.Diff(want, story); diff != "" || predictions < 10 {
-		t.Errorf("%d predictions; (-want +got):\n%s", predictions, diff)
+	if said := advised(t, cause, "reuse-connections").Effect; !effect.MatchString(said) {
+		t.Errorf("effect: %s", said)
 	}
 }
 
@@ -140,7 +154,7 @@ func TestServerClosesFirst(t *testing.T) {
 	}
 	b.churn(5000, storm)
 	held := must[int](t)(b.ns.TimeWaits())
-	r := judge(t, b.ns, time.Second).looks(1)[0]
+	r := judge(t, b.ns, collector.Config{}).looks(1)[0]
 	f := found(r, 0, diagnose.Harmless)
 	if f == nil || len(r.Findings) != 1 || r.Verdict != snapshot.Healthy {
 		t.Fatalf("found: %s", brief(r))
@@ -179,7 +193,7 @@ func TestServerClosesFirstSteadily(t *testing.T) {
 				}
 			}
 			must[*lab.Server](t)(b.ns.Listen(addrPort("0.0.0.0:1000"), lab.ListenOptions{Mode: lab.CloseByServer, After: 20 * time.Millisecond}))
-			j := judge(t, b.ns, time.Second)
+			j := judge(t, b.ns, collector.Config{})
 			clients.storm(lab.Storm{Remotes: remotes(tt.address + ":1000"), Closer: lab.ServerEnd, Rate: 80, Duration: 3 * time.Minute})
 			j.finds(1000, "truth.test", diagnose.ShortServer)
 			for _, r := range j.all() {
@@ -204,7 +218,7 @@ func TestBindBeforeConnect(t *testing.T) {
 	for _, a := range []string{server, second, third} {
 		b.serve(a)
 	}
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1) // how the ports came to be taken is known from the beginning
 	bound := b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0"), Bind: lab.BindAddrPort0})
 	b.open(35, second, lab.ConnOptions{})
@@ -251,7 +265,7 @@ func TestBindWithoutAPort(t *testing.T) {
 	b := newBench(t)
 	b.serve(server)
 	b.serve("127.0.0.2:1000")
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	j.looks(1)
 	b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0")})
 	r := j.eventually(60*time.Second, func(r *snapshot.Report) error {
@@ -275,7 +289,7 @@ func TestQuietHost(t *testing.T) {
 	b.open(20, server, lab.ConnOptions{})
 	b.churn(50, lab.Storm{Remotes: remotes(server)})
 	b.storm(lab.Storm{Remotes: remotes(server), Rate: 2, Duration: time.Minute})
-	j := judge(t, b.ns, time.Second)
+	j := judge(t, b.ns, collector.Config{})
 	out, err := b.ns.Command(t.Context(), bin, "check")
 	if err != nil || !strings.HasPrefix(out, "HEALTHY: ") {
 		t.Errorf("check: %v\n%s", err, out)
@@ -315,7 +329,7 @@ func TestTwoCauses(t *testing.T) {
 // two waits until both are found and holds the looks after that to these two.
 func (b *bench) two(one, other string) {
 	b.Helper()
-	j := judge(b.T, b.ns, time.Second)
+	j := judge(b.T, b.ns, collector.Config{})
 	j.eventually(60*time.Second, func(r *snapshot.Report) error {
 		if len(r.Findings) < 2 {
 			return errors.New("not two findings")

@@ -169,14 +169,9 @@ func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte
 	}
 }
 
-// tool finds a program that the set-up of the tests installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		lacking(t, name, err)
-	}
-	return path
+	return lab.Tool(t, name)
 }
 
 // lacking skips a test for want of something; it fails where TWWATCH_REQUIRE

@@ -240,7 +240,7 @@ func liveDiagram(t *testing.T, b *browser) {
 		if fmt.Sprint(shown) != fmt.Sprint(want) {
 			t.Errorf("the diagram shows %v, the report has %v", shown, want)
 		}
-		if n.States.CloseWait != 3 || n.States.SynSent != 2 || n.States.TimeWait < 100 {
+		if n.States.CloseWait < 3 || n.States.SynSent < 2 || n.States.TimeWait < 100 {
 			t.Errorf("the report has %v", want)
 		}
 		wantRate := fmt.Sprintf("%.0f/s", *n.TimeWait.CloseRate)

@@ -18,10 +18,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/diagnose"
 	"github.com/twwatch/twwatch/internal/lab"
 )
+
+// closely looks at live sockets between two looks, too: beside very many other
+// processes those of short connections take long to be found otherwise.
+func closely() collector.Config { return collector.Config{LiveEvery: 250 * time.Millisecond} }
 
 // benchmark runs a Redis server and a load of six connections at a time, under
 // the name given; a request takes the server a tenth of a second. With keep "0"
@@ -35,7 +40,7 @@ func benchmark(t *testing.T, keep, name string) *judging {
 	if err := os.Symlink(tool(t, "redis-benchmark"), program); err != nil {
 		t.Fatal(err)
 	}
-	j := judge(t, ns, time.Second)
+	j := judge(t, ns, closely())
 	daemon(t, ns, program, "-h", "127.0.0.1", "-k", keep, "-c", "6", "-n", "1000000", "BLPOP", "none", "0.005")
 	return j
 }
@@ -54,7 +59,7 @@ func TestRedisShortConnections(t *testing.T) {
 	if f.Subject != want || len(r.Findings) != 1 {
 		t.Errorf("found: %s", brief(r))
 	}
-	sentence := regexp.MustCompile(`^redis-benchmark \(known for \d+ % of the sockets\) opens a new connection to redis at 127\.0\.0\.1:6379 for every request \([\d.]+/s, each lives \d+ ms\)\.$`)
+	sentence := regexp.MustCompile(`^redis-benchmark \(known for (less than )?\d+ % of the sockets\) opens a new connection to redis at 127\.0\.0\.1:6379 for every request \([\d.]+/s, each lives \d+ ms\)\.$`)
 	if !sentence.MatchString(f.Summary) {
 		t.Errorf("summary: %s", f.Summary)
 	}
@@ -124,15 +129,13 @@ func TestRedisKeptConnections(t *testing.T) {
 			t.Errorf("found: %s", brief(r))
 		}
 	}
-	r := j.eventually(10*time.Second, func(r *snapshot.Report) error {
-		if flow := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379); flow == nil || flow.States.Established != 6 || *flow.LongLived != 6 {
-			return fmt.Errorf("not six connections that last: %+v", flow)
+	j.eventually(2*time.Minute, func(r *snapshot.Report) error {
+		f := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379)
+		if f == nil || f.States.Established != 6 || *f.LongLived != 6 || len(f.Processes) != 1 || f.Processes[0].Comm != "redis-benchmark" {
+			return fmt.Errorf("not six connections of redis-benchmark that last: %+v", f)
 		}
 		return nil
 	})
-	if p := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379).Processes; len(p) != 1 || p[0].Comm != "redis-benchmark" {
-		t.Errorf("of %+v", p)
-	}
 }
 
 // A program's name may be anything, and is nowhere in what somebody may paste
@@ -271,7 +274,7 @@ func TestNginxUpstream(t *testing.T) {
 			listens(t, ns, "127.0.0.1:8000")
 			served := load(t, ns, "http://127.0.0.1:8000/", 4)
 
-			j := judge(t, ns, time.Second)
+			j := judge(t, ns, closely())
 			r, f := j.finds(3000, "nginx", tt.finding...)
 			if f.Subject.Side != snapshot.Client || f.Subject.Remote != tt.backend || !strings.HasPrefix(f.Summary, "nginx ") {
 				t.Errorf("%+v: %s", f.Subject, f.Summary)

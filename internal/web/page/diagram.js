@@ -5,13 +5,13 @@ import {severities, states, statesOf} from "./model.js";
 
 // Places are the middle of each box: wide, and for a phone.
 const wide = {
-  width: 900, height: 560, box: [164, 64], labels: true,
+  width: 900, height: 568, box: [164, 64], labels: true,
   at: {
     listen: [96, 62], syn_recv: [360, 62], syn_sent: [640, 62], established: [450, 178, 300],
     fin_wait1: [230, 318], fin_wait2: [122, 418], closing: [338, 418], time_wait: [230, 518, 300],
     close_wait: [670, 318], last_ack: [670, 418],
   },
-  closed: [670, 518], panels: [[14, 250, 432, 304], [454, 250, 432, 304]],
+  closed: [670, 518], panels: [[14, 250, 432, 314], [454, 250, 432, 314]],
 };
 const narrow = {
   width: 380, height: 640, box: [168, 66], labels: false,
