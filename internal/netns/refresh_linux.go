@@ -115,7 +115,7 @@ func (w *Watcher) readProcesses(c *Changes) error {
 			p = old[0]
 		}
 		before := p.place
-		if !known || p.place != nil && p.place.dead || int(pid)%rounds == w.turn {
+		if !known || p.young || p.place != nil && p.place.dead || int(pid)%rounds == w.turn {
 			c.LinksRead++
 			w.readLink(&p)
 			p.young = !known
