@@ -22,6 +22,7 @@ import (
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/internal/netns"
 	"github.com/twwatch/twwatch/internal/owner"
 	"github.com/twwatch/twwatch/sysctl"
 )
@@ -173,7 +174,7 @@ func New(cfg Config) (*Collector, error) {
 		return nil, fmt.Errorf("collector: %w", err)
 	}
 	if cfg.Namespaces.any() {
-		if c.sweep, err = newSweep(c); err != nil {
+		if c.sweep, err = newSweep(c, netns.Config{}); err != nil {
 			return nil, fmt.Errorf("collector: %w", err)
 		}
 	}

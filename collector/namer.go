@@ -20,11 +20,12 @@ func (n *namer) name(o *other) {
 	}
 }
 
-func newSweep(c *Collector) (*sweep, error) {
+func newSweep(c *Collector, cfg netns.Config) (*sweep, error) {
 	if err := c.cfg.Namespaces.Check(); err != nil {
 		return nil, fmt.Errorf("namespaces: %w", err)
 	}
-	w, err := netns.NewWatcher(netns.Config{Proc: c.cfg.Proc})
+	cfg.Proc = c.cfg.Proc
+	w, err := netns.NewWatcher(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -73,9 +73,27 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 		c.remotes.learn(r.Namespaces)
 	}
 	c.remotes.name(r.Namespaces)
+	r.Limited = once(r.Limited)
 	r.LiveDumps = c.takeGlances()
 	r.TookSeconds = time.Duration(inetdiag.Now() - start).Seconds()
 	return r, nil
+}
+
+// once says but once what is lacking in several namespaces.
+func once(gaps []snapshot.Gap) []snapshot.Gap {
+	kept := gaps[:0]
+	for _, g := range gaps {
+		i := slices.IndexFunc(kept, func(k snapshot.Gap) bool {
+			k.Namespace = g.Namespace
+			return k == g
+		})
+		if i < 0 {
+			kept = append(kept, g)
+		} else if kept[i].Namespace != g.Namespace {
+			kept[i].Namespace = ""
+		}
+	}
+	return kept
 }
 
 // newReport is a report that knows when and where it is made.

@@ -96,15 +96,13 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 			cmp.Compare(b.pulse.TimeWait+b.pulse.InUse, a.pulse.TimeWait+a.pulse.InUse), cmp.Compare(a.Serial, b.Serial))
 	})
 	budget, most := c.allowance(c.cfg.Interval), c.allowance(MaxInterval)
-	late := 0
-	for _, o := range s.order {
+	for i, o := range s.order {
 		urgency := o.urgency(now)
 		if urgency == needless || ctx.Err() != nil {
 			break
 		}
 		cost := home + threadCPU() - began + dumps + s.dumpCost
-		if cost > most || cost > budget && urgency != pressing {
-			late++
+		if cost > budget && urgency != pressing || cost > most && i > 0 { // at least one comes to its turn
 			continue
 		}
 		used := s.dump(ctx, c, o, r)
