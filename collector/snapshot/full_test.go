@@ -152,7 +152,7 @@ func fullFinding(taken time.Time) Finding {
 	return Finding{
 		ID: "ephemeral-ports-nearly-exhausted", Severity: Critical, Namespace: "host",
 		Subject: Subject{
-			Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", Process: "php-fpm8.3",
+			Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", Process: "php-fpm8.3", Setting: "net.ipv4.ip_local_port_range",
 		},
 		Summary:  "php-fpm8.3 on web-17.example.net has 332 ports left to 10.20.30.99:6379 (redis), for 41 s",
 		Evidence: []Evidence{{What: "free ports", Value: 332, Unit: "ports", Source: "inet_diag, ip_local_port_range"}},

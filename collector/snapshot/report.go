@@ -425,6 +425,7 @@ type Subject struct {
 	Port    uint16 `json:"port,omitempty"`
 	Service string `json:"service,omitempty"`
 	Process string `json:"process,omitempty"`
+	Setting string `json:"setting,omitempty"` // a sysctl's name
 }
 
 // Evidence is a number that a reader can check without twwatch.
