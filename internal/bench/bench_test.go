@@ -53,6 +53,9 @@ func TestQuick(t *testing.T) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
+	if !strings.Contains(text, "| `twwatch top` | ") {
+		t.Errorf("the report lacks twwatch top:\n%s", text)
+	}
 	if file, err := os.ReadFile(written); err != nil || string(file) != text {
 		t.Errorf("the file isn't what was printed: %v", err)
 	}

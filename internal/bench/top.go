@@ -25,7 +25,7 @@ import (
 
 // What is measured of `twwatch top`, in a terminal of that size.
 const (
-	topTurns   = 5
+	topTurns   = 3
 	topPasses  = 10 // in a turn, at its default interval
 	topColumns = 120
 	topLines   = 40

@@ -71,7 +71,7 @@ func TestRules(t *testing.T) {
 			"a fifth left",
 			[]*snapshot.Report{host(0, nil), host(3, client(5646, new(90)))},
 			snapshot.Critical,
-			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 5,646 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
+			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 5,646 of 28,232 are left, the others are taken by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
 		},
 		{"little time left, and most of the ports", []*snapshot.Report{host(0, nil), host(3, client(20000, new(14)))}, snapshot.Healthy, nil},
 		{

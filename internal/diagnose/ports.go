@@ -128,12 +128,12 @@ func (s *scene) portFinding(id string, g group) *found {
 	}
 	switch id {
 	case PortsExhausted:
-		finding.Summary = fmt.Sprintf("No port left from %s to %s: all %s are taken%s, and connect() fails with EADDRNOTAVAIL.", here, there, all, byWhat(f))
+		finding.Summary = fmt.Sprintf("No port left from %s to %s: all %s are taken%s, and connect() fails with EADDRNOTAVAIL.", here, there, all, byWhat(f, "all", "of them"))
 	case PortsRunningOut:
-		finding.Summary = fmt.Sprintf("Ports from %s to %s run out%s: %s of %s left%s%s.", here, there, tightest, left, all, byWhat(f), when(f.Ports))
+		finding.Summary = fmt.Sprintf("Ports from %s to %s run out%s: %s of %s are left%s%s.", here, there, tightest, left, all, byWhat(f, "the others are taken", "of the others are taken"), when(f.Ports))
 	default:
 		finding.Severity = snapshot.Warning
-		finding.Summary = fmt.Sprintf("connect() from %s to %s is in its slow half%s: %s of %s ports are taken%s%s.", here, there, tightest, used, all, byWhat(f), when(f.Ports))
+		finding.Summary = fmt.Sprintf("connect() from %s to %s is in its slow half%s: %s of %s ports are taken%s%s.", here, there, tightest, used, all, byWhat(f, "all", "of them"), when(f.Ports))
 	}
 	return finding
 }
@@ -143,16 +143,18 @@ func tightestFirst(flows []*snapshot.Flow, f *snapshot.Flow) []*snapshot.Flow {
 	return append([]*snapshot.Flow{f}, slices.DeleteFunc(slices.Clone(flows), func(o *snapshot.Flow) bool { return o == f })...)
 }
 
-// byWhat names what takes the ports, if it is TIME_WAIT or binds.
-func byWhat(f *snapshot.Flow) string {
+// byWhat names what takes the ports, if it is TIME_WAIT or binds: all of those
+// that the sentence speaks of, or some.
+func byWhat(f *snapshot.Flow, all, some string) string {
+	const closed = "by closed connections in TIME_WAIT"
 	used, waiting := f.Ports.Used, int(f.States.TimeWait)
 	switch {
 	case lostToBinds(f):
-		return fmt.Sprintf(", %s of them by bind(), for every destination at once", draw.Count(int64(f.Ports.Blocked)))
+		return fmt.Sprintf(", %s %s by bind(), for every destination at once", draw.Count(int64(f.Ports.Blocked)), some)
 	case waiting > 0 && waiting >= used && f.Ports.Blocked == 0:
-		return ", all by closed connections in TIME_WAIT"
+		return fmt.Sprintf(", %s %s", all, closed)
 	case waiting > 0 && waiting >= used/2:
-		return fmt.Sprintf(", %s of them by closed connections in TIME_WAIT", draw.Count(int64(f.States.TimeWait)))
+		return fmt.Sprintf(", %s %s %s", draw.Count(int64(waiting)), some, closed)
 	}
 	return ""
 }

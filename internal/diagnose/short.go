@@ -406,7 +406,11 @@ func (c *churn) how(s *scene) string {
 	case c.life < math.MaxFloat64:
 		text += ", each lives less than " + draw.Duration(c.life)
 	}
-	if all := c.all(); c.remote > 0 && all > 0 && c.remote >= all/10 {
+	switch all := c.all(); {
+	case all <= 0 || c.remote < all/10:
+	case c.own == 0:
+		text += ", the other end closes them first"
+	default:
 		text += ", the other end closes " + share(c.remote/all) + " of them first"
 	}
 	return text
@@ -436,15 +440,14 @@ func (s *scene) effects(c *churn) string {
 	}
 	text := fmt.Sprintf("; %s of the ports %s are taken", share, to)
 	slow := taken(f) > s.settings.Thresholds.of(portsSlow, s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted))
-	if slow {
-		text += ", connect() is slower (about 100 times, measured on Linux 6.18)"
-	}
-	if p := f.Ports.SecondsToExhaustion; p != nil {
-		comma := ""
-		if slow {
-			comma = ","
-		}
-		text += fmt.Sprintf("%s and none is left in %s", comma, draw.Duration(float64(*p)))
+	const slower = "connect() is slower (about 100 times, measured on Linux 6.18)"
+	switch p := f.Ports.SecondsToExhaustion; {
+	case slow && p != nil:
+		text += fmt.Sprintf(", %s, and none is left in %s", slower, draw.Duration(float64(*p)))
+	case slow:
+		text += " and " + slower
+	case p != nil:
+		text += fmt.Sprintf(" and none is left in %s", draw.Duration(float64(*p)))
 	}
 	return text
 }

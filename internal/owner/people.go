@@ -20,6 +20,7 @@ type person struct {
 	visited uint32 // the pass that last began to visit it
 	read    uint32 // the pass that last read all its descriptors from first to last
 	denied  uint32 // the pass in which it refused, 0 if it didn't
+	retries uint8  // how often it was asked again for what took too long to read
 	gone    bool   // it has exited, and stays for the slots that name it
 	fresh   bool   // new, and not yet visited
 	kernel  bool   // a kernel thread: it has no descriptors

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,15 +40,13 @@ func (b *bench) storm(s lab.Storm) {
 	})
 }
 
-// ids are what was found: "severity id", and what each follows from.
-func ids(r *snapshot.Report) []string {
+func eachSecond() collector.Config { return collector.Config{Interval: time.Second} }
+
+// headlines are what was found.
+func headlines(r *snapshot.Report) []string {
 	list := []string{}
-	for _, f := range r.Findings {
-		id := string(f.Severity) + " " + f.ID
-		if f.BecauseOf != "" {
-			id += " <- " + f.BecauseOf
-		}
-		list = append(list, id)
+	for i := range r.Findings {
+		list = append(list, headline(&r.Findings[i]))
 	}
 	return list
 }
@@ -84,8 +81,8 @@ func TestRangeRunsDry(t *testing.T) {
 	const ports, perSecond = 400, 20
 	b := newBench(t, "net.ipv4.ip_local_port_range", "40000 40399")
 	b.serve(server)
-	j := judge(t, b.ns, collector.Config{})
-	j.looks(1)
+	w := newWatch(t, b.ns, eachSecond(), nil)
+	w.looks(t, 1)
 	storm, err := b.ns.Run(t.Context(), lab.Storm{Remotes: remotes(server), Rate: perSecond, Duration: 24 * time.Second, Times: true})
 	if err != nil || !errors.Is(storm.FirstError, syscall.EADDRNOTAVAIL) || storm.Closed != ports {
 		t.Fatalf("%d closed: %v, %v", storm.Closed, err, storm.FirstError)
@@ -93,7 +90,7 @@ func TestRangeRunsDry(t *testing.T) {
 	end := storm.FirstFailure.Seconds()
 	story := []string{}
 	predictions := 0
-	for _, r := range j.all() {
+	for _, r := range w.all() {
 		at := r.Namespaces[0].SampledAt.Sub(storm.Start)
 		// The pass read its rows within the time that it took.
 		least := closedBy(&storm, at-25*time.Millisecond)
@@ -135,7 +132,7 @@ func TestRangeRunsDry(t *testing.T) {
 	if diff := cmp.Diff(want, story); diff != "" || predictions == 0 {
 		t.Errorf("%d predictions; (-want +got):\n%s", predictions, diff)
 	}
-	_, cause := j.finds(1000, "", diagnose.ShortClient)
+	_, cause := w.finds(t, 1000, "", diagnose.ShortClient)
 	effect := regexp.MustCompile(`^About 2 connections instead of \d+(\.\d)?/s, and at most 1 TIME_WAIT if each is renewed after 3 min; ` +
 		`397 ports and up to 257 KiB of kernel memory come back; connect\(\) leaves its slow half, where it takes 100 to 200 times as long `)
 	if said := advised(t, cause, "reuse-connections").Effect; !effect.MatchString(said) {
@@ -154,12 +151,12 @@ func TestServerClosesFirst(t *testing.T) {
 	}
 	b.churn(5000, storm)
 	held := must[int](t)(b.ns.TimeWaits())
-	r := judge(t, b.ns, collector.Config{}).looks(1)[0]
+	r := newWatch(t, b.ns, eachSecond(), nil).looks(t, 1)[0]
 	f := found(r, 0, diagnose.Harmless)
 	if f == nil || len(r.Findings) != 1 || r.Verdict != snapshot.Healthy {
-		t.Fatalf("found: %s", brief(r))
+		t.Fatalf("found: %s", said(r))
 	}
-	if n := int(measured(t, f, "of these a server's")); n != held || n < 4950 || !strings.Contains(f.Summary, "all are a server's, which take no ports") {
+	if n := int(evidence(t, f, "of these a server's")); n != held || n < 4950 || !strings.Contains(f.Summary, "all are a server's, which take no ports") {
 		t.Errorf("%d a server's, the kernel has %d: %s", n, held, f.Summary)
 	}
 	advised(t, f, "nothing-to-do")
@@ -174,35 +171,33 @@ func TestServerClosesFirstSteadily(t *testing.T) {
 		name, address string
 		want          []string
 	}{
-		{"clients elsewhere", "10.77.0.1", []string{
-			"info short-connections-server", "info time-wait-harmless <- short-connections-server",
+		{"clients elsewhere", near, []string{
+			"info short-connections-server", "info time-wait-harmless short-connections-server",
 		}},
 		{"clients here", "127.0.0.1", []string{
-			"info short-connections-client", "info short-connections-server <- short-connections-client",
-			"info time-wait-harmless <- short-connections-client",
+			"info short-connections-client", "info short-connections-server short-connections-client",
+			"info time-wait-harmless short-connections-client",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, "net.ipv4.ip_local_port_range", "32768 60999")
 			clients := b
-			if tt.address != "127.0.0.1" {
+			if tt.address == near {
 				lab.Require(t, "veth")
-				clients = &bench{t, lab.NewT(t)}
-				if err := b.ns.AddVeth("near", netip.MustParsePrefix("10.77.0.1/24"), clients.ns, "far", netip.MustParsePrefix("10.77.0.2/24")); err != nil {
-					t.Fatal(err)
-				}
+				b, clients = &bench{T: t}, &bench{T: t}
+				b.ns, clients.ns = hosts(t)
 			}
 			must[*lab.Server](t)(b.ns.Listen(addrPort("0.0.0.0:1000"), lab.ListenOptions{Mode: lab.CloseByServer, After: 20 * time.Millisecond}))
-			j := judge(t, b.ns, collector.Config{})
+			w := newWatch(t, b.ns, eachSecond(), nil)
 			clients.storm(lab.Storm{Remotes: remotes(tt.address + ":1000"), Closer: lab.ServerEnd, Rate: 80, Duration: 3 * time.Minute})
-			j.finds(1000, "truth.test", diagnose.ShortServer)
-			for _, r := range j.all() {
+			w.finds(t, 1000, "truth.test", diagnose.ShortServer)
+			for _, r := range w.all() {
 				if r.Verdict != snapshot.Healthy {
-					t.Errorf("found: %s", brief(r))
+					t.Errorf("found: %s", said(r))
 				}
 			}
-			all := j.all()
-			if diff := cmp.Diff(tt.want, ids(all[len(all)-1])); diff != "" {
+			all := w.all()
+			if diff := cmp.Diff(tt.want, headlines(all[len(all)-1])); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -218,13 +213,13 @@ func TestBindBeforeConnect(t *testing.T) {
 	for _, a := range []string{server, second, third} {
 		b.serve(a)
 	}
-	j := judge(t, b.ns, collector.Config{})
-	j.looks(1) // how the ports came to be taken is known from the beginning
+	w := newWatch(t, b.ns, eachSecond(), nil)
+	w.looks(t, 1) // how the ports came to be taken is known from the beginning
 	bound := b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0"), Bind: lab.BindAddrPort0})
 	b.open(35, second, lab.ConnOptions{})
 	check := func(waiting uint32) {
 		t.Helper()
-		r := j.eventually(60*time.Second, func(r *snapshot.Report) error {
+		r := w.until(t, 60*time.Second, func(r *snapshot.Report) error {
 			if n := r.Namespaces[0].States.TimeWait; n != waiting {
 				return fmt.Errorf("%d in TIME_WAIT", n)
 			}
@@ -233,8 +228,8 @@ func TestBindBeforeConnect(t *testing.T) {
 			}
 			return nil
 		})
-		if diff := cmp.Diff([]string{"warning bind-before-connect", "warning ephemeral-ports-slow <- bind-before-connect"}, ids(r)); diff != "" {
-			t.Errorf("(-want +got):\n%s\n%s", diff, brief(r))
+		if diff := cmp.Diff([]string{"warning bind-before-connect", "warning ephemeral-ports-slow bind-before-connect"}, headlines(r)); diff != "" {
+			t.Errorf("(-want +got):\n%s\n%s", diff, said(r))
 		}
 		f := found(r, 0, diagnose.BindFirst)
 		const want = "truth.test binds before connect(), which takes each port for every destination at once: 70 of 200 ports (35 %) are lost that way."
@@ -265,17 +260,17 @@ func TestBindWithoutAPort(t *testing.T) {
 	b := newBench(t)
 	b.serve(server)
 	b.serve("127.0.0.2:1000")
-	j := judge(t, b.ns, collector.Config{})
-	j.looks(1)
+	w := newWatch(t, b.ns, eachSecond(), nil)
+	w.looks(t, 1)
 	b.open(70, server, lab.ConnOptions{Local: addrPort("127.0.0.1:0")})
-	r := j.eventually(60*time.Second, func(r *snapshot.Report) error {
+	r := w.until(t, 60*time.Second, func(r *snapshot.Report) error {
 		if n := r.Namespaces[0].States.Established; n != 140 {
 			return fmt.Errorf("%d established", n)
 		}
 		return nil
 	})
 	if len(r.Findings) > 0 {
-		t.Errorf("found: %s", brief(r))
+		t.Errorf("found: %s", said(r))
 	}
 	b.compare(r.Namespaces[0], "127.0.0.2:1000", lab.ConnOptions{}, false)
 }
@@ -289,14 +284,14 @@ func TestQuietHost(t *testing.T) {
 	b.open(20, server, lab.ConnOptions{})
 	b.churn(50, lab.Storm{Remotes: remotes(server)})
 	b.storm(lab.Storm{Remotes: remotes(server), Rate: 2, Duration: time.Minute})
-	j := judge(t, b.ns, collector.Config{})
+	w := newWatch(t, b.ns, eachSecond(), nil)
 	out, err := b.ns.Command(t.Context(), bin, "check")
 	if err != nil || !strings.HasPrefix(out, "HEALTHY: ") {
 		t.Errorf("check: %v\n%s", err, out)
 	}
-	for _, r := range j.looks(10) {
+	for _, r := range w.looks(t, 10) {
 		if len(r.Findings) > 0 || r.Verdict != snapshot.Healthy {
-			t.Errorf("found: %s", brief(r))
+			t.Errorf("found: %s", said(r))
 		}
 	}
 }
@@ -328,26 +323,27 @@ func TestTwoCauses(t *testing.T) {
 
 // two waits until both are found and holds the looks after that to these two.
 func (b *bench) two(one, other string) {
-	b.Helper()
-	j := judge(b.T, b.ns, collector.Config{})
-	j.eventually(60*time.Second, func(r *snapshot.Report) error {
+	t := b.T
+	t.Helper()
+	w := newWatch(t, b.ns, eachSecond(), nil)
+	w.until(t, 60*time.Second, func(r *snapshot.Report) error {
 		if len(r.Findings) < 2 {
 			return errors.New("not two findings")
 		}
 		return nil
 	})
-	n := len(j.all())
-	for _, r := range j.looks(n + 3)[n-1:] {
+	n := len(w.all())
+	for _, r := range w.looks(t, n+3)[n-1:] {
 		var found []string
 		for _, f := range r.Findings {
 			found = append(found, f.ID)
 			if f.BecauseOf != "" || len(f.Recommendations) == 0 {
-				b.Errorf("%s: because of %q, advice %v", f.ID, f.BecauseOf, remedies(&f))
+				t.Errorf("%s: because of %q, advice %v", f.ID, f.BecauseOf, recommended(&f))
 			}
 		}
 		slices.Sort(found)
 		if diff := cmp.Diff([]string{one, other}, found); diff != "" {
-			b.Errorf("(-want +got):\n%s\n%s", diff, brief(r))
+			t.Errorf("(-want +got):\n%s\n%s", diff, said(r))
 		}
 	}
 }
@@ -367,7 +363,7 @@ func TestServiceByItsPortAlone(t *testing.T) {
 		}
 		f := found(r, 6379, diagnose.ShortClient)
 		if f == nil {
-			return fmt.Errorf("found: %s", brief(r))
+			return fmt.Errorf("found: %s", said(r))
 		}
 		if !strings.HasPrefix(f.Summary, "A client at 127.0.0.1 opens a new connection to 127.0.0.1 (port 6379, usually redis) for every request (") || f.Severity != snapshot.Info {
 			t.Errorf("%s: %s", f.Severity, f.Summary)

@@ -2,10 +2,8 @@ package truth
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -92,27 +90,9 @@ func sysctls(t testing.TB, ns *lab.Namespace, pairs ...string) {
 	}
 }
 
-// dialIn makes connections in the namespace.
-func dialIn(ns *lab.Namespace) func(context.Context, string, string) (net.Conn, error) {
-	return func(_ context.Context, _, address string) (net.Conn, error) {
-		c, err := ns.Open(addrPort(address), lab.ConnOptions{})
-		if err != nil {
-			return nil, err
-		}
-		defer c.Close()
-		fd, err := syscall.Dup(c.FD())
-		if err != nil {
-			return nil, err
-		}
-		f := os.NewFile(uintptr(fd), address)
-		defer f.Close()
-		return net.FileConn(f)
-	}
-}
-
 // get fetches a page from a server in the namespace.
 func get(ns *lab.Namespace, url string) (string, error) {
-	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialIn(ns)}}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialler(ns)}}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err

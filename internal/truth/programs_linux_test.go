@@ -5,8 +5,8 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -24,14 +24,52 @@ import (
 	"github.com/twwatch/twwatch/internal/lab"
 )
 
+// daemon runs a program in the namespace until the test's end, which waits for
+// it; signal sends it one.
+func daemon(t *testing.T, ns *lab.Namespace, args ...string) (signal func(syscall.Signal)) {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+		if err := cmd.Wait(); t.Failed() {
+			said := out.String()
+			t.Logf("%s: %v\n%s", args[0], err, said[:min(len(said), 2000)])
+		}
+	})
+	return func(s syscall.Signal) {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// listens waits until something accepts connections there.
+func listens(t *testing.T, ns *lab.Namespace, at string) {
+	t.Helper()
+	lab.Eventually(t, 30*time.Second, func() error {
+		c, err := ns.Open(addrPort(at), lab.ConnOptions{})
+		if err != nil {
+			return err
+		}
+		return c.Reset() // leaves no TIME_WAIT
+	})
+}
+
 // closely looks at live sockets between two looks, too: beside very many other
 // processes those of short connections take long to be found otherwise.
-func closely() collector.Config { return collector.Config{LiveEvery: 250 * time.Millisecond} }
+func closely() collector.Config {
+	return collector.Config{Interval: time.Second, LiveEvery: 250 * time.Millisecond}
+}
 
 // benchmark runs a Redis server and a load of six connections at a time, under
 // the name given; a request takes the server a tenth of a second. With keep "0"
 // each has a connection of its own, some 60 a second.
-func benchmark(t *testing.T, keep, name string) *judging {
+func benchmark(t *testing.T, keep, name string) *watch {
 	t.Helper()
 	ns := lab.NewT(t)
 	daemon(t, ns, tool(t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
@@ -40,24 +78,24 @@ func benchmark(t *testing.T, keep, name string) *judging {
 	if err := os.Symlink(tool(t, "redis-benchmark"), program); err != nil {
 		t.Fatal(err)
 	}
-	j := judge(t, ns, closely())
+	w := newWatch(t, ns, closely(), nil)
 	daemon(t, ns, program, "-h", "127.0.0.1", "-k", keep, "-c", "6", "-n", "1000000", "BLPOP", "none", "0.005")
-	return j
+	return w
 }
 
 // Redis with a connection for each request: who, to what, how fast, and how
 // large a pool to keep instead.
 func TestRedisShortConnections(t *testing.T) {
 	t.Parallel()
-	j := benchmark(t, "0", "redis-benchmark")
-	j.finds(6379, "redis-benchmark", diagnose.ShortClient)
-	j.looks(len(j.all()) + 7) // for the rate
-	r, f := j.finds(6379, "redis-benchmark", diagnose.ShortClient)
+	w := benchmark(t, "0", "redis-benchmark")
+	w.finds(t, 6379, "redis-benchmark", diagnose.ShortClient)
+	w.looks(t, len(w.all())+7) // for the rate
+	r, f := w.finds(t, 6379, "redis-benchmark", diagnose.ShortClient)
 	want := snapshot.Subject{
 		Side: snapshot.Client, Local: "127.0.0.1", Remote: "127.0.0.1", Port: 6379, Service: "redis", Process: "redis-benchmark",
 	}
 	if f.Subject != want || len(r.Findings) != 1 {
-		t.Errorf("found: %s", brief(r))
+		t.Errorf("found: %s", said(r))
 	}
 	sentence := regexp.MustCompile(`^redis-benchmark \(known for (less than )?\d+ % of the sockets\) opens a new connection to redis at 127\.0\.0\.1:6379 for every request \([\d.]+/s, each lives \d+ ms\)\.$`)
 	if !sentence.MatchString(f.Summary) {
@@ -66,15 +104,46 @@ func TestRedisShortConnections(t *testing.T) {
 	if flow := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379); flow.ServiceBy != "process" || flow.Processes[0].Runtime != "redis-benchmark" {
 		t.Errorf("by %s: %+v", flow.ServiceBy, flow.Processes)
 	}
-	j.rate(6379, "TW")
+	w.rate(t, 6379, "TW")
 	checkSizes(t, f, 6)
 	// No port is at stake: more of them are no advice.
-	if diff := cmp.Diff([]string{"load-generator", "one-client-per-process", "reuse-connections", "unix-socket"}, remedies(f)); diff != "" {
+	if diff := cmp.Diff([]string{"load-generator", "one-client-per-process", "reuse-connections", "unix-socket"}, recommended(f)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	limit := "redis-cli CONFIG GET maxclients"
 	if caveats := strings.Join(advised(t, f, "reuse-connections").Caveats, " "); !strings.Contains(caveats, "Processes x pool size") || !strings.Contains(caveats, limit) {
 		t.Errorf("nothing of the server's limit: %s", caveats)
+	}
+}
+
+// rate holds what findings about a port say of closes per second against the
+// growth of the kernel's counter, over all looks since the first finding.
+func (w *watch) rate(t *testing.T, port uint16, counter string) {
+	t.Helper()
+	var sum float64
+	var first, last *snapshot.Report
+	n := 0
+	for _, r := range w.all() {
+		f := found(r, port, diagnose.ShortClient)
+		if f == nil {
+			continue
+		}
+		if first == nil {
+			first = r
+			continue
+		}
+		last = r
+		sum += evidence(t, f, "connections closed")
+		n++
+	}
+	if n < 5 {
+		t.Fatalf("%d looks with a finding", n)
+	}
+	a, b := first.Namespaces[0], last.Namespaces[0]
+	truth := float64(b.Counters[counter]-a.Counters[counter]) / b.SampledAt.Sub(a.SampledAt).Seconds()
+	// Each look tells of 3/4 s: of seven or eight bursts, a tenth of a second apart.
+	if said := sum / float64(n); math.Abs(said-truth) > truth*0.15 {
+		t.Errorf("%v/s is said on the average of %d looks, %s grew by %v/s", said, n, counter, truth)
 	}
 }
 
@@ -91,7 +160,7 @@ func checkSizes(t *testing.T, f *snapshot.Finding, inUse int) {
 		}
 		return must[int](t)(strconv.Atoi(strings.ReplaceAll(m[1], ",", "")))
 	}
-	peak, lives := measured(t, f, "new connections at the peak"), measured(t, f, "mean lifetime")
+	peak, lives := evidence(t, f, "new connections at the peak"), evidence(t, f, "mean lifetime")
 	pool := number(reuse.Do, `about ([\d,]+) idle ones in each process`)
 	if want := int(math.Ceil(2 * peak * lives)); pool != want || pool < inUse || pool > 3*inUse {
 		t.Errorf("a pool of %d for %d connections in use: twice %v/s of %v s each is %d", pool, inUse, peak, lives, want)
@@ -106,30 +175,21 @@ func checkSizes(t *testing.T, f *snapshot.Finding, inUse int) {
 		t.Fatalf("no memory in %q", reuse.Effect)
 	}
 	memory := must[float64](t)(strconv.ParseFloat(back[1], 64)) * map[string]float64{"K": 1 << 10, "M": 1 << 20}[back[2]]
-	if want := 660 * measured(t, f, "TIME_WAIT"); math.Abs(memory-want) > 0.05*want { // 1.0 MiB is rounded
+	if want := 660 * evidence(t, f, "TIME_WAIT"); math.Abs(memory-want) > 0.05*want { // 1.0 MiB is rounded
 		t.Errorf("%v bytes come back, want %v", memory, want)
 	}
-}
-
-// remedies are what a finding recommends, by name.
-func remedies(f *snapshot.Finding) []string {
-	var ids []string
-	for i := range f.Recommendations {
-		ids = append(ids, f.Recommendations[i].ID)
-	}
-	return ids
 }
 
 // The same load over connections that are kept has no finding, ever.
 func TestRedisKeptConnections(t *testing.T) {
 	t.Parallel()
-	j := benchmark(t, "1", "redis-benchmark")
-	for _, r := range j.looks(14) {
+	w := benchmark(t, "1", "redis-benchmark")
+	for _, r := range w.looks(t, 14) {
 		if len(r.Findings) > 0 || r.Verdict != snapshot.Healthy {
-			t.Errorf("found: %s", brief(r))
+			t.Errorf("found: %s", said(r))
 		}
 	}
-	j.eventually(2*time.Minute, func(r *snapshot.Report) error {
+	w.until(t, 2*time.Minute, func(r *snapshot.Report) error {
 		f := flow(r.Namespaces[0], snapshot.Client, "127.0.0.1", 6379)
 		if f == nil || f.States.Established != 6 || *f.LongLived != 6 || len(f.Processes) != 1 || f.Processes[0].Comm != "redis-benchmark" {
 			return fmt.Errorf("not six connections of redis-benchmark that last: %+v", f)
@@ -143,12 +203,12 @@ func TestRedisKeptConnections(t *testing.T) {
 func TestHostileName(t *testing.T) {
 	t.Parallel()
 	const hostile = "$(id)`id`\x1b[2J"
-	_, f := benchmark(t, "0", hostile).finds(6379, hostile, diagnose.ShortClient)
+	_, f := benchmark(t, "0", hostile).finds(t, 6379, hostile, diagnose.ShortClient)
 	if !strings.HasPrefix(f.Summary, "$(id)`id`\\x1b[2J ") {
 		t.Errorf("%q", f.Summary)
 	}
 	if len(f.Recommendations) < 3 {
-		t.Errorf("no advice: %v", remedies(f))
+		t.Errorf("no advice: %v", recommended(f))
 	}
 	for _, r := range f.Recommendations {
 		if text := fmt.Sprintf("%+v", r); strings.Contains(text, "id)") || strings.Contains(text, "\x1b") {
@@ -206,7 +266,7 @@ access_log off;
 // each, until the test's end. served tells how many were answered so far.
 func load(t *testing.T, ns *lab.Namespace, url string, connections int) (served func() int) {
 	t.Helper()
-	transport := &http.Transport{DialContext: dialIn(ns), MaxIdleConnsPerHost: connections}
+	transport := &http.Transport{DialContext: dialler(ns), MaxIdleConnsPerHost: connections}
 	client := http.Client{Transport: transport, Timeout: 30 * time.Second}
 	done := make(chan struct{})
 	ended := make(chan struct{})
@@ -252,35 +312,32 @@ func TestNginxUpstream(t *testing.T) {
 	}{
 		{"on this host", "127.0.0.1", []string{diagnose.ShortClient}},
 		// Who closes first is a race, and decides which of the two it is.
-		{"on another host", "10.77.0.2", []string{diagnose.ShortClient, diagnose.ShortRemoteCloses}},
+		{"on another host", far, []string{diagnose.ShortClient, diagnose.ShortRemoteCloses}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			ns := lab.NewT(t)
-			far := ns
-			if tt.backend != "127.0.0.1" {
+			host := ns // of the backend
+			if tt.backend == far {
 				lab.Require(t, "veth")
-				far = lab.NewT(t)
-				if err := ns.AddVeth("near", netip.MustParsePrefix("10.77.0.1/24"), far, "far", netip.MustParsePrefix("10.77.0.2/24")); err != nil {
-					t.Fatal(err)
-				}
+				ns, host = hosts(t)
 			}
 			backend := tt.backend + ":3000" // a port that no service is known by
 			// It answers 60 requests a second, and lets the others wait.
-			startNginx(t, far, "limit_req_zone $server_port zone=all:64k rate=60r/s;\n"+
+			startNginx(t, host, "limit_req_zone $server_port zone=all:64k rate=60r/s;\n"+
 				"server { listen "+backend+"; location / { limit_req zone=all burst=100; root DIR; } }")
-			listens(t, far, backend)
+			listens(t, host, backend)
 			proxy := startNginx(t, ns, proxyTo("upstream backend { server "+backend+"; }", ""))
 			listens(t, ns, "127.0.0.1:8000")
 			served := load(t, ns, "http://127.0.0.1:8000/", 4)
 
-			j := judge(t, ns, closely())
-			r, f := j.finds(3000, "nginx", tt.finding...)
+			w := newWatch(t, ns, closely(), nil)
+			r, f := w.finds(t, 3000, "nginx", tt.finding...)
 			if f.Subject.Side != snapshot.Client || f.Subject.Remote != tt.backend || !strings.HasPrefix(f.Summary, "nginx ") {
 				t.Errorf("%+v: %s", f.Subject, f.Summary)
 			}
 			if roots(r) != 1 {
-				t.Errorf("found: %s", brief(r))
+				t.Errorf("found: %s", said(r))
 			}
 			do := advised(t, f, "nginx-upstream-keepalive")
 			for _, other := range f.Recommendations {
@@ -293,9 +350,9 @@ func TestNginxUpstream(t *testing.T) {
 			_, location, _ = strings.Cut(location, "\n")
 			proxy.configure(proxyTo(upstream, location))
 			proxy.signal(syscall.SIGHUP)
-			r, f = j.finds(3000, "nginx", diagnose.ShortCured)
+			r, f = w.finds(t, 3000, "nginx", diagnose.ShortCured)
 			if f.Subject.Side != snapshot.Client || f.Subject.Remote != tt.backend || r.Verdict != snapshot.Healthy || roots(r) != 1 {
-				t.Errorf("found: %s", brief(r))
+				t.Errorf("found: %s", said(r))
 			}
 			opened, requests := must[int64](t)(ns.Counter("Tcp", "ActiveOpens")), served()
 			lab.Eventually(t, 30*time.Second, func() error {

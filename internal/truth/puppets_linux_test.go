@@ -162,6 +162,8 @@ func (a *actor) obey(order []string) (answer string, err error) {
 		}
 	case "end": // read each connection to its end
 		err = a.each(readToEnd)
+	case "keep": // the connections that it has: later orders aren't about them
+		a.held = nil
 	case "close":
 		err = a.each(unix.Close)
 		a.held = nil

@@ -123,16 +123,17 @@ func syn(from, to netip.AddrPort) []byte {
 const smallBacklog = 5
 
 // queueScene is a listener that doesn't accept. Its queue takes one connection
-// more than its backlog, and some clients stay outside.
+// more than its backlog, and clients that come then stay outside.
 func queueScene(t *testing.T, name, program string) (*scene, *puppet) {
 	ns := lab.NewT(t)
 	p := newPuppet(t, ns, program)
 	p.do("listen 127.0.0.1:1000 %d", smallBacklog)
 	load := func() {
 		openAll(t, ns, "127.0.0.1:1000", smallBacklog+1)
-		for range 5 {
-			must[*lab.Conn](t)(ns.Open(addrPort("127.0.0.1:1000"), lab.ConnOptions{NoWait: true}))
-		}
+		each(t, ns, 300*time.Millisecond, func() error {
+			_, err := ns.Open(addrPort("127.0.0.1:1000"), lab.ConnOptions{NoWait: true})
+			return err
+		})
 	}
 	return &scene{name: name, ns: ns, load: load, want: []string{"critical accept-queue-overflow"}}, p
 }

@@ -167,7 +167,7 @@ func clientsBehindNAT(t *testing.T) []*scene {
 		}
 	}
 	return []*scene{{
-		name: "clients behind one address", ns: server, load: load, want: []string{"warning paws-drops"},
+		name: "clients behind one address", ns: server, load: load, want: []string{"warning paws-drops"}, once: true,
 		check: func(t *testing.T, r *snapshot.Report) {
 			about(t, r, snapshot.Subject{}, "paws-one-clock", "never-tw-recycle")
 			// A clock is behind or ahead by chance, as that of a coin.

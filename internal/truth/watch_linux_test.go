@@ -156,3 +156,51 @@ func evidence(t *testing.T, f *snapshot.Finding, what string) float64 {
 	t.Fatalf("%s has no evidence %q: %+v", f.ID, what, f.Evidence)
 	return 0
 }
+
+// finds waits for a finding about a port, by any of these rules, that names a
+// process ("": whichever), and returns it with its report.
+func (w *watch) finds(t *testing.T, port uint16, process string, ids ...string) (*snapshot.Report, *snapshot.Finding) {
+	t.Helper()
+	var f *snapshot.Finding
+	r := w.until(t, 2*time.Minute, func(r *snapshot.Report) error {
+		if f = found(r, port, ids...); f == nil || process != "" && f.Subject.Process != process {
+			return fmt.Errorf("no %v about port %d and %q", ids, port, process)
+		}
+		return nil
+	})
+	return r, f
+}
+
+// looks waits until there are so many reports, and returns them all.
+func (w *watch) looks(t *testing.T, n int) []*snapshot.Report {
+	t.Helper()
+	w.until(t, 2*time.Minute, func(*snapshot.Report) error {
+		if got := len(w.all()); got < n {
+			return fmt.Errorf("%d looks", got)
+		}
+		return nil
+	})
+	return w.all()
+}
+
+// found is the first finding about a port by any of these rules, nil if there
+// is none.
+func found(r *snapshot.Report, port uint16, ids ...string) *snapshot.Finding {
+	i := slices.IndexFunc(r.Findings, func(f snapshot.Finding) bool {
+		return f.Subject.Port == port && slices.Contains(ids, f.ID)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &r.Findings[i]
+}
+
+// advised is a recommendation of a finding.
+func advised(t *testing.T, f *snapshot.Finding, id string) *snapshot.Recommendation {
+	t.Helper()
+	i := slices.Index(recommended(f), id)
+	if i < 0 {
+		t.Fatalf("%s doesn't recommend %s, but %v", f.ID, id, recommended(f))
+	}
+	return &f.Recommendations[i]
+}
