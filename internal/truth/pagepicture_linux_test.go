@@ -42,16 +42,15 @@ func TestPagePicture(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := &watched{t: t, ns: lab.NewT(t), args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--source=" + pipe}}
-	d.start()
-	t.Cleanup(d.kill)
+	ns := lab.NewT(t)
+	serve(t, ns, "--source="+pipe)
 	feed := must[*os.File](t)(os.OpenFile(pipe, os.O_WRONLY, 0))
 	defer feed.Close()
 	half := bytes.LastIndexByte(reports[:len(reports)-1], '\n') + 1
 	if _, err := feed.Write(reports[:half]); err != nil {
 		t.Fatal(err)
 	}
-	b := open(t, d.ns, "http://"+pageAddress+"/")
+	b := open(t, ns, "http://"+pageAddress+"/")
 	b.looks("light", 1180, 1790)
 	b.eventually(`document.querySelectorAll(".row").length > 0`)
 	if _, err := feed.Write(reports[half:]); err != nil { // the rates are those since the report before

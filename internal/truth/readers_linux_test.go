@@ -123,9 +123,7 @@ func TestManyReaders(t *testing.T) {
 	if filled, err := ns.FillTimeWait(t.Context(), lab.Fill{Rows: rows, Remotes: 1000}); err != nil || filled.Rows != rows {
 		t.Fatalf("%+v, %v", filled, err)
 	}
-	d := &watched{t: t, ns: ns, args: []string{program(t), "serve", "--web.listen-address=" + pageAddress, "--interval=1s", "--cpu-budget=1"}}
-	d.start()
-	t.Cleanup(d.kill)
+	d := serve(t, ns, "--interval=1s", "--cpu-budget=1")
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialler(ns)}}
 	lab.Eventually(t, 30*time.Second, func() error {
 		_, err := scrape(client)
