@@ -142,8 +142,7 @@ func (p *pass) want(live []flow.Live) {
 			o.unknown[l.Flow()], unknown = true, true
 		}
 	}
-	if !unknown || !o.scanned { // while most processes were not looked at, all are as likely
-		clear(o.unknown)
+	if !unknown {
 		return
 	}
 	seen := make(map[uint16]bool, maxHints)

@@ -192,9 +192,9 @@ func TestCursorStaysWithItsRow(t *testing.T) {
 	r.shows(">    ≥15m ")
 	r.keys("3", "down", "down").shows(">WARNING")
 	next = scene(3)
-	next.Findings = next.Findings[2:]
+	next.Findings = append(next.Findings[2:], next.Findings[0])
 	r.send(reportsMsg{reports: []*snapshot.Report{next}})
-	r.shows(">WARNING        new  close-wait-leak")
+	r.shows(">WARNING        new  close-wait-leak", "\n CRITICAL")
 }
 
 func TestGrouping(t *testing.T) {

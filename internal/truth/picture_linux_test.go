@@ -22,8 +22,8 @@ var picture = flag.Bool("picture", false, "draw the pictures of twwatch top in d
 func TestTopPictures(t *testing.T) {
 	t.Parallel()
 	bin := program(t)
-	recording := must[string](t)(filepath.Abs(incidents))
-	term := openTerminal(t, nil, 100, 25, nil, "sh", "-c", `cd "$0" && exec "$1" top --as-recorded --source=incident.jsonl.gz`, recording, bin)
+	folder := must[string](t)(filepath.Abs(incidents))
+	term := openTerminal(t, nil, folder, 100, 25, nil, bin, "top", "--as-recorded", "--source=incident.jsonl.gz")
 	term.shows(`50/50 12:34:29 paused`)
 	term.keys("[", "[")
 	for _, p := range []struct {

@@ -122,7 +122,7 @@ type actor struct {
 	held     []int
 	tls      []*tls.Conn
 	tlsMu    sync.Mutex
-	full     chan time.Time
+	leaks    chan []int64
 	load     chan []made
 }
 
@@ -177,10 +177,12 @@ func (a *actor) obey(order []string) (answer string, err error) {
 		files, err = os.ReadDir("/proc/self/fd")
 		answer = strconv.Itoa(len(files) - 1) // that folder's own
 	case "leak": // ADDRESS RATE
-		a.full = make(chan time.Time, 1)
-		go func() { a.full <- leak(args[0], float64(number(args[1]))) }()
-	case "full": // when the leak has met the limit
-		answer = strconv.FormatInt((<-a.full).UnixNano(), 10)
+		a.leaks = make(chan []int64, 1)
+		go func() { a.leaks <- leak(args[0], float64(number(args[1]))) }()
+	case "full": // waits until the leak has met the limit; answers with its times
+		var b []byte
+		b, err = json.Marshal(<-a.leaks)
+		answer = string(b)
 	case "serve-tls": // ADDRESS VERSION
 		err = a.serveTLS(args[0], number(args[1]))
 	case "dial-tls": // ADDRESS VERSION COUNT
@@ -305,13 +307,15 @@ func readToEnd(fd int) error {
 }
 
 // leak opens connections at a rate, reads each to its end and forgets it, until
-// there is no descriptor left.
-func leak(addr string, rate float64) (full time.Time) {
+// there is no descriptor left. It returns when each was opened, in Unix time in
+// ns, and at last when none could be.
+func leak(addr string, rate float64) (times []int64) {
 	for start, i := time.Now(), 0; ; i++ {
 		<-time.After(time.Until(start.Add(time.Duration(float64(i) / rate * 1e9))))
 		fd, err := dial(addr)
+		times = append(times, time.Now().UnixNano())
 		if err != nil {
-			return time.Now()
+			return times
 		}
 		_ = readToEnd(fd)
 	}

@@ -38,7 +38,7 @@ func synFlood(t *testing.T) []*scene {
 	s, p := floodScene(t, "SYN flood")
 	s.want = []string{"warning half-open-flood"}
 	s.check = func(t *testing.T, r *snapshot.Report) {
-		f := about(t, r, snapshot.Subject{Side: snapshot.Server, Port: 1000, Process: "victim"}, "syn-backlog", "synack-retries")
+		f := about(t, r, snapshot.Subject{Side: snapshot.Server, Port: 1000, Process: "victim"}, "half-open-room", "synack-retries")
 		checkFlood(t, s.ns, p, f, "SYN cookies sent", "SyncookiesSent")
 		must[*lab.Conn](t)(s.ns.Open(addrPort(victimAt), lab.ConnOptions{})) // real clients still get in, as is said
 	}
@@ -50,7 +50,7 @@ func synFloodWithoutCookies(t *testing.T) []*scene {
 	sysctls(t, s.ns, "net.ipv4.tcp_syncookies", "0")
 	s.want = []string{"critical half-open-flood"}
 	s.check = func(t *testing.T, r *snapshot.Report) {
-		f := about(t, r, snapshot.Subject{Side: snapshot.Server, Port: 1000, Process: "victim"}, "syn-cookies-on", "syn-backlog", "synack-retries")
+		f := about(t, r, snapshot.Subject{Side: snapshot.Server, Port: 1000, Process: "victim"}, "syn-cookies-on", "half-open-room", "syn-backlog", "synack-retries")
 		checkFlood(t, s.ns, p, f, "SYNs dropped", "TCPReqQFullDrop")
 	}
 	return []*scene{s}

@@ -20,15 +20,16 @@ type terminal struct {
 	*testing.T
 	tmux   string
 	socket string
+	status string // file of the program's exit status
 	env    []string
 }
 
-// openTerminal starts a program in a terminal of that size; in the namespace,
-// unless that is nil.
-func openTerminal(t *testing.T, ns *lab.Namespace, width, height int, env []string, args ...string) *terminal {
+// openTerminal starts a program in a terminal of that size, and in that folder;
+// in the namespace, unless that is nil.
+func openTerminal(t *testing.T, ns *lab.Namespace, folder string, width, height int, env []string, args ...string) *terminal {
 	t.Helper()
 	dir := t.TempDir()
-	term := &terminal{T: t, tmux: tool(t, "tmux"), socket: filepath.Join(dir, "tmux")}
+	term := &terminal{T: t, tmux: tool(t, "tmux"), socket: filepath.Join(dir, "tmux"), status: filepath.Join(dir, "status")}
 	term.env = append(os.Environ(), "LC_ALL=C.UTF-8", "TERM=xterm-256color")
 	term.env = append(term.env, env...)
 	settings := filepath.Join(dir, "tmux.conf")
@@ -36,7 +37,10 @@ func openTerminal(t *testing.T, ns *lab.Namespace, width, height int, env []stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := term.command(append([]string{"-f", settings, "new-session", "-d", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height)}, args...)...)
+	cmd := term.command(append([]string{
+		"-f", settings, "new-session", "-d", "-c", folder, "-x", strconv.Itoa(width), "-y", strconv.Itoa(height),
+		"sh", "-c", `"$@"; echo $? >"$0"`, term.status,
+	}, args...)...)
 	start := cmd.Run
 	if ns != nil {
 		start = func() error { return ns.Do(cmd.Run) } // tmux's server is its child
@@ -109,15 +113,18 @@ func (term *terminal) becomes(what, want string) {
 	})
 }
 
-// ends waits until the program has ended, and demands its status.
+// ends waits until the program has ended, and demands its status, and that it
+// has left the terminal as it found it.
 func (term *terminal) ends(status int) {
 	term.Helper()
 	lab.Eventually(term, 30*time.Second, func() error {
-		switch got := strings.TrimSpace(term.do("list-panes", "-F", "#{pane_dead} #{pane_dead_status} #{alternate_on}")); got {
-		case fmt.Sprintf("1 %d 0", status):
-			return nil
-		default:
-			return errors.New("dead, status, alternate screen: " + got)
+		got, err := os.ReadFile(term.status)
+		if err != nil || string(got) != strconv.Itoa(status)+"\n" {
+			return fmt.Errorf("status %q, %w", got, err)
 		}
+		if strings.TrimSpace(term.do("display-message", "-p", "#{alternate_on}#{mouse_any_flag}")) != "00" {
+			return errors.New("the alternate screen, or the mouse, is still on")
+		}
+		return nil
 	})
 }

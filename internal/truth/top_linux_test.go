@@ -26,8 +26,8 @@ const incidents = "../top/testdata"
 func TestTopOverAnIncident(t *testing.T) {
 	t.Parallel()
 	bin := program(t)
-	recording := must[string](t)(filepath.Abs(incidents))
-	term := openTerminal(t, nil, 80, 24, []string{"NO_COLOR=1"}, "sh", "-c", `cd "$0" && exec "$1" top --as-recorded --source=incident.jsonl.gz`, recording, bin)
+	folder := must[string](t)(filepath.Abs(incidents))
+	term := openTerminal(t, nil, folder, 80, 24, []string{"NO_COLOR=1"}, bin, "top", "--as-recorded", "--source=incident.jsonl.gz")
 	frame := func(size, name string) {
 		t.Helper()
 		want := must[[]byte](t)(os.ReadFile(filepath.Join(incidents, "frames", size, name+".txt")))
@@ -154,7 +154,7 @@ func TestTopOverALiveStorm(t *testing.T) {
 	b.serve("127.0.0.1:1000")
 	b.serve("127.0.0.2:1000")
 	manual := must[*lab.Server](t)(b.ns.Listen(addrPort("127.0.0.3:1004"), lab.ListenOptions{Mode: lab.Manual}))
-	term := openTerminal(t, b.ns, 80, 24, nil, bin, "top", "--interval=1s", "--cpu-budget=1")
+	term := openTerminal(t, b.ns, ".", 80, 24, nil, bin, "top", "--interval=1s", "--cpu-budget=1")
 	term.shows(`no connections`, `live, every 1 s`)
 
 	// While it blows, the header tells of it.
@@ -291,7 +291,7 @@ func TestTopOfAnotherHost(t *testing.T) {
 	daemon := []string{bin, "serve", "--web.listen-address=127.0.0.1:998", "--interval=1s", "--cpu-budget=1"}
 	stop := start(t, b.ns, daemon...)
 	lab.Eventually(t, 30*time.Second, func() error { _, err := get(b.ns, "http://127.0.0.1:998/-/ready"); return err })
-	term := openTerminal(t, b.ns, 80, 24, nil, bin, "top", "--source=http://127.0.0.1:998")
+	term := openTerminal(t, b.ns, ".", 80, 24, nil, bin, "top", "--source=http://127.0.0.1:998")
 	term.shows(`→ 127\.0\.0\.1:1000 .* 40 `, `http://127\.0\.0\.1:998, every 1 s`)
 	// However many reports come, there is one connection.
 	term.reports(4)
