@@ -33,6 +33,7 @@ type Pod struct {
 // before it starts a pod. It is for one goroutine.
 type Logs struct {
 	dir  string
+	most int                // entries that are read
 	pods map[string]*logged // by UID
 	seen stamp
 }
@@ -64,7 +65,7 @@ func (s *stamp) changed(dir string) (bool, error) {
 }
 
 // NewLogs names pods by what is in a directory such as /var/log/pods.
-func NewLogs(dir string) *Logs { return &Logs{dir: dir} }
+func NewLogs(dir string) *Logs { return &Logs{dir: dir, most: maxLogs} }
 
 // Refresh reads the directory if it has changed. After an error what was known
 // stays known. That there is no such directory is an fs.ErrNotExist.
@@ -73,11 +74,13 @@ func (l *Logs) Refresh() error {
 	if err != nil || !changed {
 		return err
 	}
-	names, err := list(l.dir, maxLogs)
+	names, err := list(l.dir, l.most+1)
 	if err != nil {
 		l.seen = stamp{}
 		return err
 	}
+	over := len(names) > l.most
+	names = names[:min(len(names), l.most)]
 	pods := make(map[string]*logged, len(names))
 	for _, name := range names {
 		pod, ok := parseLogs(name)
@@ -91,8 +94,8 @@ func (l *Logs) Refresh() error {
 		pods[pod.UID] = &logged{Pod: pod, dir: name}
 	}
 	l.pods = pods
-	if len(names) == maxLogs {
-		return fmt.Errorf("%s has more than %d entries", l.dir, maxLogs-1)
+	if over {
+		return fmt.Errorf("%q has more than %d entries", l.dir, l.most)
 	}
 	return nil
 }
