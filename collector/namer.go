@@ -37,7 +37,8 @@ const (
 // A namer tells what namespaces are called: by the cgroup of a process in them,
 // by the kubelet's logs and, if asked to, by what a container runtime tells.
 type namer struct {
-	watcher *netns.Watcher
+	list    func() []*netns.Namespace
+	mounted func(path string) *netns.Namespace
 	proc    string
 	logs    *workload.Logs    // nil: not looked at
 	runtime *workload.Runtime // nil: not asked
@@ -59,7 +60,7 @@ type naming struct {
 }
 
 func newNamer(cfg *Config, watcher *netns.Watcher) namer {
-	n := namer{watcher: watcher, proc: cfg.Proc, known: map[uint64]*naming{}, bearers: map[string]uint64{}}
+	n := namer{list: watcher.List, mounted: watcher.Mounted, proc: cfg.Proc, known: map[uint64]*naming{}, bearers: map[string]uint64{}}
 	if cfg.PodLogs != NoPodLogs {
 		n.logs = workload.NewLogs(cmp.Or(cfg.PodLogs, DefaultPodLogs))
 	}
@@ -89,15 +90,15 @@ func (n *namer) refresh(_ context.Context, r *snapshot.Report) {
 	if n.logs != nil {
 		logsErr = n.logs.Refresh()
 	}
-	pods := &workload.Pods{}
+	p := podsNow{Pods: &workload.Pods{}, mounted: n.mounted}
 	if n.runtime != nil {
-		pods = n.runtime.Pods()
+		p.Pods = n.runtime.Pods()
 	}
 	for _, k := range n.known {
 		k.here = false
 	}
 	nameless, pathless, fresh := false, false, false
-	for _, ns := range n.watcher.List() {
+	for _, ns := range n.list() {
 		k := n.known[ns.Serial]
 		if k == nil {
 			k = &naming{}
@@ -105,7 +106,7 @@ func (n *namer) refresh(_ context.Context, r *snapshot.Report) {
 		}
 		k.here = true
 		k.passes++
-		n.identify(ns, k, pods)
+		n.identify(ns, k, &p)
 		nameless = nameless || k.nameless
 		pathless = pathless || k.pathless
 		fresh = fresh || (k.nameless || k.pathless) && k.passes <= youngFor
@@ -129,7 +130,7 @@ func (n *namer) tell(r *snapshot.Report, logsErr error, nameless bool) {
 		if err := n.runtime.Err(); err != nil {
 			r.Limited = append(r.Limited, snapshot.Gap{
 				Stage: stageCRI, Error: strings.ReplaceAll(err.Error(), "\n", "; "), Lost: "names and labels of pods that came since it last answered",
-				Fix: "check that the container runtime runs and that --kubernetes.cri is its socket",
+				Fix: "check that the container runtime runs, and that --kubernetes.cri is its socket and may be used: it is root's",
 			})
 		}
 	}
@@ -149,7 +150,7 @@ func (n *namer) name(o *other) {
 }
 
 // identify finds out what a namespace is called.
-func (n *namer) identify(ns *netns.Namespace, k *naming, pods *workload.Pods) {
+func (n *namer) identify(ns *netns.Namespace, k *naming, pods *podsNow) {
 	found := named{name: ns.Name, kind: ns.Kind}
 	k.nameless, k.pathless = false, false
 	if ns.Kind != netns.KindHost && ns.Kind != netns.KindSelf {
@@ -172,9 +173,32 @@ func (n *namer) identify(ns *netns.Namespace, k *naming, pods *workload.Pods) {
 	k.named = found
 }
 
+// podsNow are the pods that a runtime told of, in one pass.
+type podsNow struct {
+	*workload.Pods
+	mounted func(path string) *netns.Namespace
+	places  map[*netns.Namespace]*workload.Pod // nil: not looked for yet
+}
+
+// at is the pod whose namespace this is, by where the runtime has mounted it.
+func (p *podsNow) at(ns *netns.Namespace) *workload.Pod {
+	if len(ns.Mounts) == 0 {
+		return nil
+	}
+	if p.places == nil {
+		p.places = map[*netns.Namespace]*workload.Pod{}
+		for _, pod := range p.ByUID {
+			if pod.Path != "" {
+				p.places[p.mounted(pod.Path)] = pod
+			}
+		}
+	}
+	return p.places[ns]
+}
+
 // podOf is the pod of a namespace, nil if it is none's. What is known of it may
 // be its UID alone.
-func (n *namer) podOf(ns *netns.Namespace, w *workload.Workload, pods *workload.Pods) *workload.Pod {
+func (n *namer) podOf(ns *netns.Namespace, w *workload.Workload, pods *podsNow) *workload.Pod {
 	var told *workload.Pod
 	uid := w.PodUID
 	switch w.Kind {
@@ -183,12 +207,7 @@ func (n *namer) podOf(ns *netns.Namespace, w *workload.Workload, pods *workload.
 	case workload.KindContainer:
 		told = pods.BySandbox[w.ID]
 	default:
-		for _, pod := range pods.ByUID {
-			if pod.Path != "" && len(ns.Mounts) > 0 && n.watcher.Mounted(pod.Path) == ns {
-				told = pod
-				break
-			}
-		}
+		told = pods.at(ns)
 	}
 	if told != nil {
 		return told
@@ -236,7 +255,8 @@ func (n *namer) readComm(pid int) string {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}
-	return strings.TrimSuffix(string(b[:size]), "\n")
+	// A slash would make it look like a pod.
+	return strings.ReplaceAll(strings.TrimSuffix(string(b[:size]), "\n"), "/", "_")
 }
 
 // unique adds the inode to a name that another namespace bears, or that is

@@ -114,6 +114,10 @@ func fixture(n int) *snapshot.Report {
 	mysql.Service, mysql.Births = "mysql\x1b[31m", 3000
 	bad := namespace("pod", "caf\xe9\n\"x\"\u202e", 77, snapshot.Omitted{})
 	bad.Ports = nil // range not known
+	bad.Workload = &snapshot.Workload{
+		Namespace: "caf\xe9", Pod: "\n\"x\"\u202e", PodUID: "7d9f2c4e-8a31-4b0e-9c55-0d1e2f3a4b5c", Container: strings.Repeat("\x1b", 100),
+		Labels: map[string]string{"app": "not exported"},
+	}
 	r := at(n, hostNamespace(), shop(501), shop(502, mysql), bad)
 	r.HostLimits = &sysctl.HostLimits{NFConntrackMax: new(262144)}
 	r.Incomplete = []snapshot.Gap{{Stage: "close_wait_age", Namespace: "host", Error: "not permitted"}}

@@ -59,8 +59,11 @@ type caller struct {
 func dial(ctx context.Context, socket string, deadline time.Duration) (*caller, error) {
 	d := net.Dialer{Timeout: deadline}
 	conn, err := d.DialContext(ctx, "unix", socket)
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // it names the socket, too
+	}
 	if err != nil {
-		return nil, &CallError{socket, "connect", err}
+		return nil, &CallError{socket, "dial", err}
 	}
 	c := &caller{socket: socket, deadline: deadline, conn: conn}
 	var protocols http.Protocols
