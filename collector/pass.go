@@ -39,9 +39,11 @@ const (
 	stageNamespaces = "namespaces"
 )
 
-// stageOwner is of what a look lacks without being incomplete: see
-// snapshot.Report's Limited.
-const stageOwner = "owner"
+// What a look lacks without being incomplete: see snapshot.Report's Limited.
+const (
+	stageOwner = "owner"
+	stageCRI   = "cri" // names from a container runtime
+)
 
 // Pass looks once. Whatever could not be seen is a gap in the report; the
 // error is for a look that saw no socket of the Collector's own namespace at

@@ -263,4 +263,4 @@ func (s *sweep) unseen() (n int) {
 	return n
 }
 
-func (s *sweep) close() error { return s.watcher.Close() }
+func (s *sweep) close() error { return errors.Join(s.names.close(), s.watcher.Close()) }

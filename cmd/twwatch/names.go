@@ -21,6 +21,20 @@ const (
 	maxName      = 128
 )
 
+// A namesValue is the names in a file.
+type namesValue struct {
+	path  string
+	names *[]collector.Name
+}
+
+func (v *namesValue) Set(path string) (err error) {
+	v.path = path
+	*v.names, err = readNames(path)
+	return err
+}
+
+func (v *namesValue) String() string { return v.path }
+
 // readNames reads what the operator calls addresses and networks: a YAML mapping
 // such as "10.0.0.9: redis-main" and "10.1.0.0/16: batch".
 func readNames(path string) ([]collector.Name, error) {
@@ -29,14 +43,14 @@ func readNames(path string) ([]collector.Name, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("--names.file: %w", err)
+		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxNamesFile+1))
 	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("--names.file: %w", err)
+		return nil, err
 	}
 	if len(data) > maxNamesFile {
-		return nil, fmt.Errorf("--names.file: %s: larger than 1 MiB", path)
+		return nil, fmt.Errorf("%s: larger than 1 MiB", path)
 	}
 	return parseNames(path, data)
 }

@@ -17,7 +17,7 @@ type namespaceFlags struct {
 	podLogs          string
 	cri              string
 	labels           []string
-	names            string
+	names            []collector.Name
 }
 
 func (n *namespaceFlags) define(cmd *kingpin.CmdClause) {
@@ -34,7 +34,7 @@ func (n *namespaceFlags) define(cmd *kingpin.CmdClause) {
 	cmd.Flag("kubernetes.label", "A label of pods to report, if the container runtime is asked. Repeatable.").
 		PlaceHolder("KEY").SetValue(&patternsValue{&n.labels, true})
 	cmd.Flag("names.file", `YAML file of what remote addresses and networks are called, as in "10.1.0.0/16: batch".`).
-		PlaceHolder("FILE").StringVar(&n.names)
+		PlaceHolder("FILE").SetValue(&namesValue{names: &n.names})
 }
 
 // collect completes a collector's configuration.
@@ -50,7 +50,7 @@ func (n *namespaceFlags) collect(cfg collector.Config) collector.Config {
 		}
 	}
 	s.Include, s.Exclude = n.include, n.exclude
-	cfg.PodLogs, cfg.CRI, cfg.Labels = n.podLogs, n.cri, n.labels
+	cfg.PodLogs, cfg.CRI, cfg.Labels, cfg.Names = n.podLogs, n.cri, n.labels, n.names
 	if cfg.PodLogs == "" {
 		cfg.PodLogs = collector.NoPodLogs
 	}

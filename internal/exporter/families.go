@@ -103,7 +103,7 @@ func newFamilies() *families {
 	add(&f.finding, gauge, "finding",
 		"Findings that hold: 1 info (exported only if asked for), 2 warning, 3 critical; the highest where several share the labels.", "netns", "id", "side", "port", "protocol")
 	add(&f.netnsInfo, gauge, "netns_info",
-		"Always 1; what a network namespace belongs to, to join by netns.", "netns", "kind", "namespace", "pod", "pod_uid", "container")
+		"Always 1; what a network namespace belongs to, to join by netns. What isn't known is empty, and so is container for a pod with several.", "netns", "kind", "namespace", "pod", "pod_uid", "container")
 	add(&f.dumpAge, gauge, "netns_dump_age_seconds",
 		"Time since the sockets of this namespace were last read, at the scrape.", "netns")
 	add(&f.duration, gauge, "collect_duration_seconds",

@@ -220,7 +220,11 @@ func (e *Exporter) renderPressing(v *view, scenes []*scene) {
 }
 
 func (e *Exporter) renderInfo(v *view, s *scene) {
-	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), "", "", "", "")
+	w := s.ns.Workload
+	if w == nil {
+		w = &snapshot.Workload{}
+	}
+	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), clean(w.Namespace), clean(w.Pod), clean(w.PodUID), clean(w.Container))
 }
 
 // renderFlows gives the exported flows. A flow that the report doesn't list
