@@ -153,8 +153,10 @@ func isDaemon(unit string) bool {
 	return false
 }
 
+// isUnit leaves init.scope out: each systemd, also that of a container whose
+// cgroup isn't its own, has one, so it says nothing.
 func isUnit(part string) bool {
-	return strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope")
+	return strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") && part != "init.scope"
 }
 
 // isUser tells systemd's slice of a user, and what others make in its place: all

@@ -81,7 +81,7 @@ func TestOf(t *testing.T) {
 		// Units.
 		"/system.slice/nginx.service":                         unit("/system.slice/nginx.service", "nginx.service"),
 		"/system.slice/system-getty.slice/getty@tty1.service": unit("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
-		"/init.scope":                                    unit("/init.scope", "init.scope"),
+		"/init.scope":                                    unknown("/init.scope"),
 		"/system.slice/containerd.service":               unit("/system.slice/containerd.service", "containerd.service"),
 		"/system.slice/docker.service/x/y":               unit("/system.slice/docker.service", "docker.service"),
 		"/system.slice/docker.service/x.service/" + hash: contained("/system.slice/docker.service/x.service/"+hash, hash, ""),
