@@ -94,6 +94,10 @@ func (w *walker) next() bool {
 // here tells whether the part is a workload, and which.
 func (w *walker) here() (Workload, bool) {
 	found := Workload{Group: w.path[:w.end]}
+	if isUser(w.parent, w.depth) {
+		found.Kind, found.Unit = KindUser, w.part
+		return found, true
+	}
 	if uid, ok := podUID(w.part, w.kube); ok {
 		found.Kind, found.PodUID = KindPod, uid
 		below := *w
@@ -112,10 +116,6 @@ func (w *walker) here() (Workload, bool) {
 	}
 	if name, runtime, ok := machine(w.part, w.parent, w.depth); ok {
 		found.Kind, found.Name, found.Runtime = KindContainer, name, runtime
-		return found, true
-	}
-	if isUser(w.parent, w.depth) {
-		found.Kind, found.Unit = KindUser, w.part
 		return found, true
 	}
 	if w.daemon.Kind == "" && isUnit(w.part) {
@@ -153,8 +153,10 @@ func isDaemon(unit string) bool {
 	return false
 }
 
+// isUnit leaves init.scope out: each systemd, also that of a container whose
+// cgroup isn't its own, has one, so it says nothing.
 func isUnit(part string) bool {
-	return strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope")
+	return strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") && part != "init.scope"
 }
 
 // isUser tells systemd's slice of a user, and what others make in its place: all

@@ -81,7 +81,7 @@ func TestOf(t *testing.T) {
 		// Units.
 		"/system.slice/nginx.service":                         unit("/system.slice/nginx.service", "nginx.service"),
 		"/system.slice/system-getty.slice/getty@tty1.service": unit("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
-		"/init.scope":                                    unit("/init.scope", "init.scope"),
+		"/init.scope":                                    unknown("/init.scope"),
 		"/system.slice/containerd.service":               unit("/system.slice/containerd.service", "containerd.service"),
 		"/system.slice/docker.service/x/y":               unit("/system.slice/docker.service", "docker.service"),
 		"/system.slice/docker.service/x.service/" + hash: contained("/system.slice/docker.service/x.service/"+hash, hash, ""),
@@ -90,7 +90,8 @@ func TestOf(t *testing.T) {
 		"/user.slice/user-1000.slice/session-3.scope":                                            user("/user.slice/user-1000.slice", "user-1000.slice"),
 		"/user.slice/user-1000.slice/kubepods.slice/kubepods-pod" + slug + ".slice/crio-" + hash: user("/user.slice/user-1000.slice", "user-1000.slice"),
 		"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + hash + ".scope":     user("/user.slice/user-1000.slice", "user-1000.slice"),
-		"/user/alice/0/kubepods/pod" + uid:                                                       user("/user/alice", "alice"),
+		"/user/" + hash:                    user("/user/"+hash, hash),
+		"/user/alice/0/kubepods/pod" + uid: user("/user/alice", "alice"),
 		"/system.slice/ci.service/kubepods/pod" + uid + "/" + hash:                               unit("/system.slice/ci.service", "ci.service"),
 		"/system.slice/ci.service/docker/" + hash:                                                unit("/system.slice/ci.service", "ci.service"),
 		"/system.slice/docker-" + hash + ".scope/kubelet.slice/kubelet-kubepods.slice/pod" + uid: contained("/system.slice/docker-"+hash+".scope", hash, Docker),

@@ -104,7 +104,9 @@ func TestParseNetwork(t *testing.T) {
 // breaks the bounds.
 func FuzzParseSandbox(f *testing.F) {
 	f.Add(marshal(f, sandboxOf("s1", "shop", "cart", uid, map[string]string{"app": "cart", "x": "y"})))
-	f.Add(marshal(f, &cri.PodSandbox{Id: "x", State: cri.PodSandboxState_SANDBOX_NOTREADY}))
+	ended := sandboxOf("s1", "shop", "cart", uid, nil)
+	ended.State = cri.PodSandboxState_SANDBOX_NOTREADY
+	f.Add(marshal(f, ended))
 	f.Add([]byte{0x12, 0x02, 0x0a, 0x05})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -1,12 +1,14 @@
 package workload
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -153,7 +155,7 @@ func two() *fake {
 			sandboxOf("s2", "kube-system", "dns", fixed, nil), ended,
 		},
 		containers: []*cri.Container{
-			containerOf("c1", "s1", "app"), exited, containerOf("c2", "s2", "dns"), containerOf("c3", "s2", "proxy"), containerOf("c4", "s9", "lost"),
+			containerOf("c1", "s1", "app"), exited, containerOf("c2", "s2", "dns"), containerOf("c3", "s2", "proxy"), containerOf("c5", "s2", "log"), containerOf("c4", "s9", "lost"),
 		},
 		info: map[string]string{
 			"s1": `{"pid": 0, "runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/var/run/netns/cni-1"}]}}}`,
@@ -373,6 +375,57 @@ func TestRuntimeSpeaksAnotherLanguage(t *testing.T) {
 			r.Close()
 			l.Close()
 			all.Wait() // no connection stays
+		})
+	}
+}
+
+// HTTP/2 it may be, and no gRPC.
+func TestCallAnswers(t *testing.T) {
+	t.Parallel()
+	whole := "\x00\x00\x00\x00\x03abc"
+	for name, c := range map[string]struct {
+		kind, body, status, err string
+	}{
+		"right":         {"application/grpc+proto", whole, "0", ""},
+		"refused late":  {"application/grpc", whole, "13", `gRPC status "13"`},
+		"no status":     {"application/grpc", whole, "", "without a gRPC status"},
+		"no message":    {"application/grpc", "", "0", "no message of the CRI"},
+		"cut":           {"application/grpc", whole[:7], "0", "no message of the CRI"},
+		"cut early":     {"application/grpc", whole[:3], "0", "no message of the CRI"},
+		"too much":      {"application/grpc", whole + whole, "0", "no message of the CRI"},
+		"compressed":    {"application/grpc", "\x01" + whole[1:], "0", "compressed"},
+		"another thing": {"text/html", whole, "0", "no gRPC in it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "s")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := &http.Server{ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", c.kind)
+				if c.status != "" {
+					w.Header().Set(http.TrailerPrefix+"Grpc-Status", c.status)
+				} else {
+					w.Header().Set(http.TrailerPrefix+"Other", "x")
+				}
+				_, _ = io.WriteString(w, c.body)
+			})}
+			server.Protocols.SetUnencryptedHTTP2(true)
+			done := make(chan struct{})
+			go func() { defer close(done); _ = server.Serve(l) }()
+			t.Cleanup(func() { server.Close(); <-done })
+			caller, err := dial(t.Context(), socket, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer caller.close()
+			var got []byte
+			err = caller.call(t.Context(), "X", nil, func(r *bufio.Reader) (err error) { got, err = io.ReadAll(r); return err })
+			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || err == nil && string(got) != "abc" {
+				t.Errorf("%q, %v, want %s", got, err, c.err)
+			}
 		})
 	}
 }
