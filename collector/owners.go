@@ -252,16 +252,16 @@ func (p *pass) findListeners() {
 // listener is the process that accepts connections to an address, nil if it
 // isn't known. An address that isn't valid stands for any.
 func (p *pass) listener(a netip.Addr, port uint16) *ledger.Process {
-	var any uint16
+	var wild uint16
 	for _, l := range p.listening[port] {
 		switch {
 		case l.addr == a:
 			return p.ledger.Processes.At(l.process)
-		case any == 0 && (!a.IsValid() || l.addr.IsUnspecified() && (l.addr.Is6() || a.Is4())):
-			any = l.process
+		case wild == 0 && (!a.IsValid() || l.addr.IsUnspecified() && (l.addr.Is6() || a.Is4())):
+			wild = l.process
 		}
 	}
-	return p.ledger.Processes.At(any)
+	return p.ledger.Processes.At(wild)
 }
 
 // localServer is the listener at the other end of a client's flow, if that is

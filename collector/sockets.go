@@ -106,7 +106,7 @@ func newWanted(q snapshot.SocketQuery) (wanted, error) {
 	return w, nil
 }
 
-// query lets the kernel do the filtering.
+// kernelQuery lets the kernel do the filtering.
 func (w *wanted) kernelQuery() inetdiag.Query {
 	q := inetdiag.Query{States: w.states}
 	if q.States.Has(inetdiag.Close) {

@@ -71,9 +71,9 @@ func (c *cookies) at(cookie uint64, place uint32) (uint32, bool) {
 }
 
 // see notes a live connection, with the process that holds it, if that is
-// known; place is where it was found before, if it was. It returns the process that is now remembered, and whether another
-// look saw the connection at least longLivedMS before. With no room for a new
-// one it isn't kept.
+// known; place is where it was found before, if it was. It returns the process
+// that is now remembered, and whether another look saw the connection at least
+// longLivedMS before. With no room for a new one it isn't kept.
 func (c *cookies) see(cookie uint64, place uint32, process uint16, now uint32) (remembered uint16, longLived bool) {
 	if cookie == 0 { // from /proc/net/tcp
 		return process, false

@@ -95,6 +95,11 @@ func TestSuggest(t *testing.T) {
 	if got := l.Explain("no-such"); got != nil {
 		t.Errorf("Explain of what isn't there: %+v", got)
 	}
+	for _, id := range []string{"TIME_WAIT", "Time-Wait", "topic:TIME_WAIT"} {
+		if got := l.Explain(id); len(got) != 1 || got[0].ID != "time-wait" {
+			t.Errorf("Explain(%q): %+v", id, got)
+		}
+	}
 	// A service and a runtime of one name are both shown.
 	if got := l.Explain("memcached"); len(got) != 2 || got[0].Kind == got[1].Kind {
 		t.Errorf("memcached: %d texts", len(got))

@@ -106,10 +106,8 @@ func (m *Remedy) applies(d *data) bool {
 	if len(texts.sysctls) == 0 {
 		return true
 	}
-	for _, t := range texts.sysctls {
-		value, err := render(t.value, d)
-		present, errPresent := render(t.present, d)
-		if err == nil && (errPresent != nil || value != present) {
+	for i := range texts.sysctls {
+		if m.changes(i, d) {
 			return true
 		}
 	}

@@ -254,6 +254,13 @@ net.ipv4.ip_local_port_range = 15000 65535
 	if diff := cmp.Diff(want, got.Snippet); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	// What is reserved already isn't written again, nor spoken of.
+	s.Numbers.Listeners, s.Numbers.Kubernetes, s.Numbers.OwnPort = []uint16{22, 8080}, false, 0
+	for _, r := range loaded(t).Recommend(s) {
+		if r.ID == "wider-port-range" && (strings.Contains(r.Do, "line below") || strings.Contains(r.Snippet, "reserved") || strings.Contains(strings.Join(r.Caveats, ""), "reserved")) {
+			t.Errorf("nothing is to be reserved: %+v", r)
+		}
+	}
 	s.Numbers.Reserved = nil // unknown: writing the list could lose what is there
 	for _, r := range loaded(t).Recommend(s) {
 		if r.ID == "wider-port-range" {

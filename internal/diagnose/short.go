@@ -163,7 +163,7 @@ func (s *scene) clients() []*snapshot.Flow {
 			Side: snapshot.Client, Device: p.Subject.Device, Local: p.Subject.Local, Remote: p.Subject.Remote, Port: p.Subject.Port,
 			Service: p.Subject.Service, LongLived: new(uint32(0)),
 		}
-		if s.twin(f) == nil || sameFlow(s.ns, f) != nil {
+		if s.twin(f) == nil || slices.ContainsFunc(flows, func(o *snapshot.Flow) bool { return keyOf(o) == keyOf(f) }) {
 			continue
 		}
 		f.ServiceBy = s.twin(f).ServiceBy
@@ -226,14 +226,15 @@ func (s *scene) steadily(flows []*snapshot.Flow, kept uint32) bool {
 	if kept == 0 {
 		return false
 	}
-	for _, m := range s.history {
+	for i := range s.history {
+		m := &s.history[i]
 		if m.ago > growthSeconds {
 			continue
 		}
 		var before uint32
 		known := true
 		for _, f := range flows {
-			o := sameFlow(m.ns, f)
+			o := m.flow(f)
 			if o == nil || o.LongLived == nil {
 				known = false
 				break
@@ -291,8 +292,9 @@ func (s *scene) sustained(f *snapshot.Flow, held bool) bool {
 	// Where sockets are recycled fast only the last second may be left of any
 	// load: then the counter tells, or an earlier look at other seconds.
 	least := s.settings.Thresholds.of(shortRate, false)
-	for _, m := range s.history {
-		if o := sameFlow(m.ns, f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
+	for i := range s.history {
+		m := &s.history[i]
+		if o := m.flow(f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
 			return true
 		}
 	}

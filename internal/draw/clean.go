@@ -56,6 +56,10 @@ func likeness(r rune) string {
 		return "~"
 	case '×':
 		return "x"
+	case '▲':
+		return "^"
+	case '▼':
+		return "v"
 	case '−', '–', '—', '·':
 		return "-"
 	case '…':

@@ -63,9 +63,9 @@ type search struct {
 // the likeliest first. The first call takes Config.FirstBudget at most, later
 // ones read Config.LinksPerPass links at most, give or take one process and
 // beside those of 16,384 sockets that they find, and nearly nothing if every
-// process is known; what is Pending then is looked for
-// in the next call, if it is wanted there too. A cancelled context ends a call
-// early. Errors are in the report: what was found holds in any case.
+// process is known; what is Pending then is looked for in the next call, if it
+// is wanted there too. A cancelled context ends a call early. Errors are in the
+// report: what was found holds in any case.
 func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found int, report Report) {
 	f.pass++
 	f.buffers()

@@ -10,7 +10,7 @@
 //
 // The parts: a [state] is all that a frame depends on; a [model] changes it by
 // messages, keys and the mouse; view.go and the files of the single views turn
-// it into lines, and do no work that grows with more than the rows shown. A report's rows are put in order once,
-// when it comes. Every string of a report is hostile and is escaped on its way
-// to a line, in canvas.go.
+// it into lines, and do no work that grows with more than the rows shown. A
+// report's rows are put in order once, when it comes. Every string of a report is
+// hostile and is escaped on its way to a line, in canvas.go.
 package top

@@ -61,6 +61,9 @@ func TestStyles(t *testing.T) {
 			for _, r := range []*rig{plain, coloured, ascii} {
 				open(r)
 			}
+			if text := ascii.View().Content; strings.Contains(text, `\u`) {
+				t.Errorf("a sign that has no likeness in ASCII:\n%s", text)
+			}
 			if strings.ContainsRune(plain.View().Content, '\x1b') {
 				t.Errorf("colour without Color: %q", plain.View().Content)
 			}

@@ -94,7 +94,7 @@ func bucketRow(st draw.Style, bar int, g *gauges) row {
 	}
 	tw, share := &g.fullest.TimeWait, bucketShare(g.fullest)
 	if tw.BucketsLimit == nil {
-		return row{{"buckets  ", dim}, plain(draw.Count(int64(tw.BucketsUsed)) + " of TIME_WAIT, limit unknown")}
+		return row{{"buckets  ", dim}, plain(draw.Count(int64(tw.BucketsUsed)) + " for TIME_WAIT, limit unknown")}
 	}
 	l, note := look(0), ""
 	switch {

@@ -94,7 +94,8 @@ func TestHostileReports(t *testing.T) {
 // Reports without anything in them, or with nothing but nothing.
 func TestEmptyReports(t *testing.T) {
 	for _, r := range []*snapshot.Report{
-		{}, {Namespaces: []*snapshot.Namespace{{}}, Verdict: snapshot.Healthy},
+		{},
+		{Namespaces: []*snapshot.Namespace{{}}, Verdict: snapshot.Healthy},
 		{Namespaces: []*snapshot.Namespace{{Flows: make([]snapshot.Flow, 3), CloseWaits: make([]snapshot.CloseWait, 3)}}, Findings: make([]snapshot.Finding, 3)},
 	} {
 		tour(newRig(t, Config{}, r))

@@ -37,8 +37,8 @@ func sections() []section {
 			{[]string{"ctrl+c"}, "^C", "quit", func(*model) tea.Cmd { return tea.Quit }},
 		}},
 		{"In a list", []binding{
-			{[]string{"up", "k"}, "↑ k", "up", func(m *model) tea.Cmd { return m.move(-1) }},
-			{[]string{"down", "j"}, "↓ j", "down", func(m *model) tea.Cmd { return m.move(1) }},
+			{[]string{"up", "k"}, "Up k", "up", func(m *model) tea.Cmd { return m.move(-1) }},
+			{[]string{"down", "j"}, "Down j", "down", func(m *model) tea.Cmd { return m.move(1) }},
 			{[]string{"home", "g"}, "Home g", "to the top", func(m *model) tea.Cmd { return m.move(-endless) }},
 			{[]string{"end", "G"}, "End G", "to the end", func(m *model) tea.Cmd { return m.move(endless) }},
 			{[]string{"pgup", "ctrl+b"}, "PgUp", "a screen up", func(m *model) tea.Cmd { return m.move(-max(1, m.layout().rows-1)) }},
@@ -66,8 +66,8 @@ func sections() []section {
 		}},
 		{"Time", []binding{
 			{[]string{"space"}, "Space", "stop, or go on; a recording plays from here", (*model).pause},
-			{[]string{"left"}, "←", "the report before", func(m *model) tea.Cmd { return m.step(-1) }},
-			{[]string{"right"}, "→", "the next report", func(m *model) tea.Cmd { return m.step(1) }},
+			{[]string{"left"}, "Left", "the report before", func(m *model) tea.Cmd { return m.step(-1) }},
+			{[]string{"right"}, "Right", "the next report", func(m *model) tea.Cmd { return m.step(1) }},
 			{[]string{"shift+left", "["}, "[", "ten reports back", func(m *model) tea.Cmd { return m.step(-10) }},
 			{[]string{"shift+right", "]"}, "]", "ten reports on", func(m *model) tea.Cmd { return m.step(10) }},
 			{[]string{"{"}, "{", "the first report", func(m *model) tea.Cmd { return m.step(-endless) }},

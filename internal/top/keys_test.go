@@ -124,8 +124,20 @@ func TestMoving(t *testing.T) {
 		keys string
 		want int
 	}{
-		{"down", 1}, {"j", 2}, {"up", 1}, {"k", 0}, {"up", 0}, {"end", 5}, {"down", 5}, {"home", 0}, {"G", 5}, {"g", 0},
-		{"pgdown", 5}, {"pgup", 0}, {"ctrl+f", 5}, {"ctrl+b", 0},
+		{"down", 1},
+		{"j", 2},
+		{"up", 1},
+		{"k", 0},
+		{"up", 0},
+		{"end", 5},
+		{"down", 5},
+		{"home", 0},
+		{"G", 5},
+		{"g", 0},
+		{"pgdown", 5},
+		{"pgup", 0},
+		{"ctrl+f", 5},
+		{"ctrl+b", 0},
 	} {
 		if r.keys(step.keys); r.flows.cur != step.want {
 			t.Errorf("%s: at %d, want %d", step.keys, r.flows.cur, step.want)

@@ -81,11 +81,9 @@ func (m *model) clickTitle(x int) tea.Cmd {
 	if set == nil {
 		return nil
 	}
-	sort := -1
+	sort := columnAt(flowColumns(m.style, m.width, len(m.shown.Namespaces) > 1), x)
 	if m.screen == waitsScreen {
 		sort = columnAt(waitColumns(m.width), x)
-	} else {
-		sort = columnAt(flowColumns(m.style, m.width, len(m.shown.Namespaces) > 1), x)
 	}
 	key, _, _ := m.sorting()
 	switch {

@@ -79,9 +79,6 @@ func heading[R any](st draw.Style, columns []column[R], sort int, invert bool) r
 			if invert {
 				arrow = "▲"
 			}
-			if st.ASCII {
-				arrow = map[string]string{"▼": "v", "▲": "^"}[arrow]
-			}
 			title, l = arrow+title, bold
 		}
 		r = append(r, span{c.pad(st, title, c.width), l})

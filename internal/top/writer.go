@@ -63,7 +63,7 @@ func (w *writer) spread(first, further, text string) {
 // terminal selects of them is they and nothing else. What is too wide goes on in
 // a line of its own, marked.
 func (w *writer) verbatim(text string) {
-	const rule = "    ────────"
+	const rule = "    --------"
 	w.line(span{rule, dim})
 	defer w.line(span{rule, dim})
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {

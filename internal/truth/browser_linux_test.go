@@ -48,7 +48,7 @@ func open(t *testing.T, ns *lab.Namespace, url string) *browser {
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
-	ctx, done := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, done := context.WithTimeout(ctx, 8*time.Minute)
 	b := &browser{t: t, ctx: ctx}
 	if err := chromedp.Do(ctx); err != nil { // starts it
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func (b *browser) seen(selector string) bool {
 func (b *browser) eventually(format string, args ...any) {
 	b.t.Helper()
 	expression := fmt.Sprintf(format, args...)
-	lab.Eventually(b.t, 30*time.Second, func() error {
+	lab.Eventually(b.t, time.Minute, func() error {
 		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
 		if err == nil && !ok {
 			err = errors.New("not true: " + expression)

@@ -29,8 +29,8 @@ const (
 	hostileComm    = "<img src=x oner"
 )
 
-// A watched is a namespace with twwatch serve in a namespace.
-type watched struct {
+// A serving is twwatch serve in a namespace.
+type serving struct {
 	t    *testing.T
 	ns   *lab.Namespace
 	args []string
@@ -57,9 +57,9 @@ func (o *output) String() string {
 }
 
 // serve starts a daemon, which is killed when the test ends.
-func serve(t *testing.T, ns *lab.Namespace, args ...string) *watched {
+func serve(t *testing.T, ns *lab.Namespace, args ...string) *serving {
 	t.Helper()
-	d := &watched{t: t, ns: ns, args: append([]string{program(t), "serve", "--web.listen-address=" + pageAddress}, args...)}
+	d := &serving{t: t, ns: ns, args: append([]string{program(t), "serve", "--web.listen-address=" + pageAddress}, args...)}
 	d.start()
 	t.Cleanup(func() {
 		d.kill()
@@ -70,7 +70,7 @@ func serve(t *testing.T, ns *lab.Namespace, args ...string) *watched {
 	return d
 }
 
-func (d *watched) start() {
+func (d *serving) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(d.args[0], d.args[1:]...)
 	d.cmd.Stderr = &d.log
@@ -80,7 +80,7 @@ func (d *watched) start() {
 }
 
 // kill ends it as a crash does.
-func (d *watched) kill() {
+func (d *serving) kill() {
 	_ = d.cmd.Process.Kill() // it may have ended
 	_ = d.cmd.Wait()         // which tells of the signal
 }

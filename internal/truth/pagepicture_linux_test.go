@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -45,7 +46,6 @@ func TestPagePicture(t *testing.T) {
 	ns := lab.NewT(t)
 	serve(t, ns, "--source="+pipe)
 	feed := must[*os.File](t)(os.OpenFile(pipe, os.O_WRONLY, 0))
-	defer feed.Close()
 	half := bytes.LastIndexByte(reports[:len(reports)-1], '\n') + 1
 	if _, err := feed.Write(reports[:half]); err != nil {
 		t.Fatal(err)
@@ -71,6 +71,16 @@ func TestPagePicture(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
+	// A recording's end is no failure, and said.
+	if err := feed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually(`document.body.dataset.link === "ended" && document.querySelector("#banner").checkVisibility()`)
+	if got := b.text("#banner"); !strings.HasPrefix(got, "The recording has ended. This is its last report, of 2026-") || b.counts()["close_wait"] != "20" {
+		t.Errorf("at the end: %q", got)
+	}
+	b.quiet()
 }
 
 // small writes a PNG anew with 256 colours. Of those that look alike, which are the

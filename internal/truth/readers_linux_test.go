@@ -246,7 +246,7 @@ func scrape(client *http.Client) (when string, err error) {
 }
 
 // residentKiB is the most that the daemon has had resident so far.
-func residentKiB(t *testing.T, d *watched) (peak int) {
+func residentKiB(t *testing.T, d *serving) (peak int) {
 	t.Helper()
 	status := must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid)))
 	for line := range strings.Lines(string(status)) {

@@ -74,6 +74,16 @@ func (term *terminal) keys(names ...string) *terminal {
 	return term
 }
 
+// click sends what a terminal does when the left button goes down and up there,
+// counted from 1 (xterm's SGR mouse reports).
+func (term *terminal) click(x, y int) *terminal {
+	term.Helper()
+	for _, end := range []string{"M", "m"} {
+		term.do("send-keys", "-l", fmt.Sprintf("\x1b[<0;%d;%d%s", x, y, end))
+	}
+	return term
+}
+
 func (term *terminal) resize(width, height int) *terminal {
 	term.Helper()
 	term.do("resize-window", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height))

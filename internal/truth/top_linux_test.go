@@ -42,7 +42,9 @@ func TestTopOverAnIncident(t *testing.T) {
 		frame(size, "flows")
 		term.keys("Enter")
 		frame(size, "flow")
-		term.keys("q", "2")
+		term.keys("q")
+		frame(size, "flows")
+		term.click(15, 6) // the second view's name
 		frame(size, "close-waits")
 		term.keys("End", "Enter")
 		frame(size, "close-wait")
@@ -76,7 +78,7 @@ func TestTopOverAnIncident(t *testing.T) {
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
 		if got, err := term.command("show-buffer").Output(); err != nil || string(got) != want.Snippet {
-			return fmt.Errorf("clipboard %q, %v, want %q", got, err, want.Snippet)
+			return fmt.Errorf("clipboard %q, %w, want %q", got, err, want.Snippet)
 		}
 		return nil
 	})

@@ -167,9 +167,9 @@ func (v *validator) value(path, name string, schema object, value any) {
 		name = strings.TrimPrefix(ref, "#/components/schemas/")
 		schema = v.schemas[name].(object)
 	}
-	if any, ok := schema["anyOf"].([]any); ok {
+	if either, ok := schema["anyOf"].([]any); ok { // something, or null
 		if value != nil {
-			v.value(path, name, any[0].(object), value)
+			v.value(path, name, either[0].(object), value)
 		}
 		return
 	}

@@ -160,8 +160,7 @@ func (s *schemas) structure(t reflect.Type) object {
 	s.types[name] = t
 	comments := path.Base(t.PkgPath()) + "." + t.Name()
 	properties, required := object{}, []string{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if key == "-" {
 			continue

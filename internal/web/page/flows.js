@@ -81,8 +81,9 @@ function render(state) {
 
 function tableRow(id, state) {
   const near = el("span", {class: "near"}), far = el("span"), ends = el("span", {class: "ends"}, near, far);
-  const where = el("span"), brief = el("span", {class: "brief"});
-  const open = el("button", {type: "button", class: "row", "aria-expanded": "false", "aria-controls": `flow-${id}`}, ends, el("span", {class: "where"}, where, brief));
+  // What a narrow screen has no column for stands below the ends.
+  const where = el("span"), service = el("span", {class: "for-service"}), process = el("span", {class: "for-process"});
+  const open = el("button", {type: "button", class: "row", "aria-expanded": "false", "aria-controls": `flow-${id}`}, ends, el("span", {class: "where"}, where, service, process));
   const fillBar = el("span", {class: "fill"}), share = el("span", {class: "share"});
   const bar = el("span", {class: "bar", "aria-hidden": "true"}, fillBar);
   const cells = columns.map((c) => el(c.id === "flow" ? "th" : "td", {class: c.names ? `c-${c.id}` : `num c-${c.id}`, scope: c.id === "flow" ? "row" : null}));
@@ -97,7 +98,8 @@ function tableRow(id, state) {
     const [here, there] = endsOf(flow);
     text(near, here);
     text(far, there);
-    text(brief, [flow.service, processesOf(flow)].filter(Boolean).map((s) => ` · ${s}`).join(""));
+    text(service, flow.service && ` · ${flow.service}`);
+    text(process, processesOf(flow) && ` · ${processesOf(flow)}`);
     text(where, [flow.side, flow.device, state.many ? namespace.name : ""].filter(Boolean).join(" · "));
     attr(open, "aria-expanded", String(state.open.has(id)));
     text(cells[1], flow.service);

@@ -42,7 +42,7 @@ export function follow({report, link}) {
       try {
         reason = JSON.parse(event.data).reason;
       } catch { /* no reason then */ }
-      const ended = reason.includes("source has ended");
+      const ended = reason.includes("source has ended"); // as the hub says it
       state.ended = ended;
       again(reason, ended ? 30000 : 0);
     });
