@@ -232,7 +232,7 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 	var window []*snapshot.Report
 	if d > 0 {
 		until := time.Now().Add(d)
-		first, sockets := c.countersOnly()
+		first, sockets := c.countersOnly(ctx)
 		window = append(window, first)
 		if sockets < fewSockets {
 			sight{c, c.home}.glance(ctx)

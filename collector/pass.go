@@ -81,13 +81,14 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	return r, nil
 }
 
-// once says but once what is lacking in several namespaces.
+// once says but once what is lacking in several namespaces, as the first of them
+// tells it: there may be other numbers in the others.
 func once(gaps []snapshot.Gap) []snapshot.Gap {
 	kept := gaps[:0]
 	for _, g := range gaps {
 		i := slices.IndexFunc(kept, func(k snapshot.Gap) bool {
-			k.Namespace = g.Namespace
-			return k == g
+			same := k.Stage == g.Stage && k.Lost == g.Lost && k.Fix == g.Fix
+			return same && (k.Namespace != g.Namespace || k.Error == g.Error)
 		})
 		if i < 0 {
 			kept = append(kept, g)
@@ -400,14 +401,18 @@ func (p *pass) compareBuckets() {
 }
 
 // countersOnly reads what costs nothing, so that a pass later knows growth, and
-// tells about how many sockets there are.
-func (c *Collector) countersOnly() (r *snapshot.Report, sockets int) {
-	p := c.begin(c.home, c.newReport())
+// tells about how many sockets there are in the Collector's own namespace.
+func (c *Collector) countersOnly(ctx context.Context) (r *snapshot.Report, sockets int) {
+	r = c.newReport()
+	if c.sweep != nil {
+		c.sweep.countersOnly(ctx, c, r)
+	}
+	p := c.begin(c.home, r)
 	p.readCounters()
 	p.readLimits()
 	p.remember()
-	p.report.Namespaces = []*snapshot.Namespace{p.ns}
-	return p.report, p.sockets()
+	r.Namespaces = append(r.Namespaces, p.ns)
+	return r, p.sockets()
 }
 
 // remember hands on to the next pass what this one started from.

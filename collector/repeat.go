@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
-	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/internal/netns"
 )
 
@@ -29,17 +28,17 @@ func (s *sweep) show(r *snapshot.Report) {
 		Flows: max(leastFlows, roomFlows/n), CloseWaits: max(leastCloseWaits, roomCloseWaits/n),
 		Listeners: mostOfRest, Owners: mostOfRest, HalfOpen: mostOfRest,
 	}
-	at := time.Now()
 	for _, o := range s.order {
-		switch {
-		case o.found == nil:
-		case o.fresh:
-			if o.Kind != netns.KindHost {
-				o.found = o.found.Cut(bounds)
-			}
+		if o.found == nil {
+			continue
+		}
+		if o.Kind != netns.KindHost {
+			o.found = o.found.Cut(bounds) // there may be more namespaces than when it was read
+		}
+		if o.fresh {
 			r.Namespaces = append(r.Namespaces, o.found)
-		default:
-			r.Namespaces = append(r.Namespaces, o.repeated(at))
+		} else {
+			r.Namespaces = append(r.Namespaces, o.repeated())
 		}
 	}
 }
@@ -56,7 +55,7 @@ func compareBool(a, b bool) int {
 
 // repeated is what the last dump found. If nothing moved since it is true now,
 // but for what time alone does.
-func (o *other) repeated(at time.Time) *snapshot.Namespace {
+func (o *other) repeated() *snapshot.Namespace {
 	n := *o.found
 	n.Name, n.Kind, n.Workload = o.named.name, o.kind, o.workload // may have been learnt since
 	n.Repeated, n.CoveredSeconds, n.TimeWait.Births, n.Omitted.Births = true, 0, 0, 0
@@ -65,8 +64,8 @@ func (o *other) repeated(at time.Time) *snapshot.Namespace {
 		n.Flows[i].Births = 0
 	}
 	if !o.moved {
-		age(&n, time.Duration(inetdiag.Now()-o.dumpAt), int(o.pulse.TimeWait))
-		n.SampledAt = at
+		age(&n, time.Duration(o.felt-o.dumpAt), int(o.pulse.TimeWait))
+		n.SampledAt = o.feltAt
 	}
 	return &n
 }

@@ -117,3 +117,84 @@ func TestSelection(t *testing.T) {
 		}
 	}
 }
+
+func TestMovedSince(t *testing.T) {
+	before := netns.Pulse{InSegs: 10, OutSegs: 20, InUse: 5, TimeWait: 100}
+	for name, c := range map[string]struct {
+		change func(*netns.Pulse)
+		found  snapshot.States
+		want   bool
+	}{
+		"still":                       {func(*netns.Pulse) {}, snapshot.States{Established: 4, CloseWait: 1, FinWait2: 3, TimeWait: 97}, false},
+		"TIME_WAIT expire":            {func(p *netns.Pulse) { p.TimeWait -= 50 }, snapshot.States{TimeWait: 100}, false},
+		"a segment came":              {func(p *netns.Pulse) { p.InSegs++ }, snapshot.States{}, true},
+		"a segment went":              {func(p *netns.Pulse) { p.OutSegs++ }, snapshot.States{}, true},
+		"a socket more":               {func(p *netns.Pulse) { p.InUse++ }, snapshot.States{}, true},
+		"TIME_WAIT come":              {func(p *netns.Pulse) { p.TimeWait++ }, snapshot.States{}, true},
+		"some FIN_WAIT2 may be gone":  {func(p *netns.Pulse) { p.TimeWait-- }, snapshot.States{FinWait2: 1, TimeWait: 99}, true},
+		"a handshake may have ended":  {func(*netns.Pulse) {}, snapshot.States{SynRecv: 1}, true},
+		"a connect may have failed":   {func(*netns.Pulse) {}, snapshot.States{SynSent: 1}, true},
+		"an orphan may be given up":   {func(*netns.Pulse) {}, snapshot.States{FinWait1: 1}, true},
+		"another may be given up":     {func(*netns.Pulse) {}, snapshot.States{LastAck: 1}, true},
+		"a third one may be given up": {func(*netns.Pulse) {}, snapshot.States{Closing: 1}, true},
+	} {
+		now := before
+		c.change(&now)
+		if got := movedSince(&before, &now, &c.found); got != c.want {
+			t.Errorf("%s: moved %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// Whatever the interval, a TIME_WAIT of a namespace that moves is seen before its
+// 60 s are over.
+func TestEachTimeWaitIsSeen(t *testing.T) {
+	for interval := time.Second; interval <= MaxInterval; interval += time.Second {
+		o := &other{Namespace: &netns.Namespace{}, found: &snapshot.Namespace{}, moved: true}
+		var longest time.Duration
+		for now := time.Duration(0); now < time.Hour; now += interval {
+			if o.urgency(int64(now+interval)) == pressing {
+				longest = max(longest, now-time.Duration(o.dumpAt))
+				o.dumpAt = int64(now)
+			}
+		}
+		if longest > seenWithin || interval < 10*time.Second && longest < 40*time.Second {
+			t.Errorf("every %v: %v between two dumps", interval, longest)
+		}
+	}
+}
+
+// Of namespaces that nothing moves in no more is kept than there is room for,
+// however few they were when they were read.
+func TestRoomIsShared(t *testing.T) {
+	s := &sweep{}
+	for i := range 800 {
+		s.order = append(s.order, &other{
+			Namespace: &netns.Namespace{Serial: uint64(i)}, moved: true,
+			found: &snapshot.Namespace{Flows: make([]snapshot.Flow, 100), CloseWaits: make([]snapshot.CloseWait, 100)},
+		})
+	}
+	r := &snapshot.Report{}
+	s.show(r)
+	flows, waits := 0, 0
+	for i, n := range r.Namespaces {
+		flows, waits = flows+len(n.Flows), waits+len(n.CloseWaits)
+		if kept := s.order[i].found; len(kept.Flows) > len(n.Flows) || len(n.Flows)+n.Omitted.Flows != 100 {
+			t.Fatalf("%d flows are kept, %d shown, %d omitted", len(kept.Flows), len(n.Flows), n.Omitted.Flows)
+		}
+	}
+	if flows > roomFlows || waits > roomCloseWaits {
+		t.Errorf("%d flows and %d CLOSE_WAIT rows", flows, waits)
+	}
+}
+
+func TestOnce(t *testing.T) {
+	gap := func(ns, err, lost string) snapshot.Gap {
+		return snapshot.Gap{Stage: "owner", Namespace: ns, Error: err, Lost: lost}
+	}
+	got := once([]snapshot.Gap{gap("a", "3 left", "x"), gap("b", "4 left", "x"), gap("c", "4 left", "x"), gap("c", "denied", "y")})
+	want := []snapshot.Gap{gap("", "3 left", "x"), gap("c", "denied", "y")}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	// seenWithin is how old what is known of a namespace that moved may become.
-	// A TIME_WAIT lives 60 s, so that each is seen once; the rest is for the
-	// interval between two passes.
-	seenWithin = 40 * time.Second
+	// seenWithin is how old what is known of a namespace that moved may become,
+	// so that each TIME_WAIT, which lives 60 s, is seen once.
+	seenWithin = 55 * time.Second
 	// busySockets is from how many sockets on, and busyPorts from what share of
 	// the range that one flow uses, a namespace that moves is dumped in every
 	// pass, as far as the budget goes.
@@ -45,12 +44,14 @@ type other struct {
 	view
 	*netns.Namespace
 	named
-	pulse  netns.Pulse // now
-	dumpAt int64       // when its sockets were last read; 0 never
+	pulse  netns.Pulse // as of felt
+	felt   int64
+	feltAt time.Time // the same time
+	dumpAt int64     // when its sockets were last read; 0 never
 	// dumpPulse was the pulse just before that, and found what was read.
 	dumpPulse netns.Pulse
 	found     *snapshot.Namespace
-	moved     bool // since then
+	moved     bool // since then, or that isn't known
 	fresh     bool // read in this pass
 }
 
@@ -61,9 +62,10 @@ const (
 	needless
 )
 
-func (o *other) urgency(now int64) int {
+// urgency tells how pressing one is now, where the next pass begins at next.
+func (o *other) urgency(next int64) int {
 	switch {
-	case o.found == nil, o.moved && now-o.dumpAt >= int64(seenWithin):
+	case o.found == nil, o.moved && next-o.dumpAt >= int64(seenWithin):
 		return pressing
 	case o.moved && (o.Kind == netns.KindHost || o.busy()):
 		return useful
@@ -90,19 +92,23 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 	began := threadCPU()
 	s.follow(ctx, c, r)
 	s.feel(r)
-	now := inetdiag.Now()
+	next := inetdiag.Now() + int64(c.stretched())
 	slices.SortFunc(s.order, func(a, b *other) int {
-		return cmp.Or(cmp.Compare(a.urgency(now), b.urgency(now)), cmp.Compare(a.dumpAt, b.dumpAt),
+		return cmp.Or(cmp.Compare(a.urgency(next), b.urgency(next)), cmp.Compare(a.dumpAt, b.dumpAt),
 			cmp.Compare(b.pulse.TimeWait+b.pulse.InUse, a.pulse.TimeWait+a.pulse.InUse), cmp.Compare(a.Serial, b.Serial))
 	})
 	budget, most := c.allowance(c.cfg.Interval), c.allowance(MaxInterval)
-	for i, o := range s.order {
-		urgency := o.urgency(now)
+	unseen := 0
+	for _, o := range s.order {
+		urgency := o.urgency(next)
 		if urgency == needless || ctx.Err() != nil {
 			break
 		}
 		cost := home + threadCPU() - began + dumps + s.dumpCost
-		if cost > budget && urgency != pressing || cost > most && i > 0 { // at least one comes to its turn
+		if cost > budget && urgency != pressing || cost > most && dumps > 0 { // at least one comes to its turn
+			if o.found == nil {
+				unseen++
+			}
 			continue
 		}
 		used := s.dump(ctx, c, o, r)
@@ -113,7 +119,7 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 		s.dumpCost = (3*s.dumpCost + used) / 4
 	}
 	s.show(r)
-	if unseen := s.unseen(); unseen > 0 {
+	if unseen > 0 {
 		r.Limited = append(r.Limited, snapshot.Gap{
 			Stage: stageNamespaces, Error: fmt.Sprintf("%d of %d namespaces wait for their first look: the CPU budget is used up", unseen, len(s.others)),
 			Lost: "what is in them", Fix: "wait for the next passes, or raise --cpu-budget",
@@ -131,13 +137,31 @@ func (c *Collector) allowance(interval time.Duration) time.Duration {
 	return time.Duration(c.cfg.CPUBudget * float64(interval))
 }
 
+// countersOnly reads what a later look needs to know growth.
+func (s *sweep) countersOnly(ctx context.Context, c *Collector, r *snapshot.Report) {
+	s.follow(ctx, c, r)
+	for _, o := range s.others {
+		if o.Trouble != nil || ctx.Err() != nil {
+			continue
+		}
+		p := c.begin(&o.view, r)
+		err := s.watcher.Visit(o.Namespace, func() error {
+			p.readCounters()
+			p.readLimits()
+			p.remember()
+			return o.view.Close()
+		})
+		if err == nil { // else the look itself will tell
+			r.Namespaces = append(r.Namespaces, p.ns)
+		}
+	}
+}
+
 // follow learns which namespaces there are.
 func (s *sweep) follow(ctx context.Context, c *Collector, r *snapshot.Report) {
 	changes, err := s.watcher.Refresh()
 	if err != nil && ctx.Err() == nil {
-		r.Incomplete = append(r.Incomplete, snapshot.Gap{
-			Stage: stageNamespaces, Error: err.Error(), Lost: "namespaces that are new or gone", Fix: "check that proc is mounted and readable",
-		})
+		s.gap(stageNamespaces, r, "", err, "namespaces that are new or gone", "check that proc is mounted and readable")
 	}
 	for _, n := range changes.Gone {
 		if o := s.others[n.Serial]; o != nil {
@@ -204,24 +228,36 @@ func (s *sweep) feel(r *snapshot.Report) {
 			continue
 		}
 		pulse, err := s.watcher.Pulse(o.Namespace)
+		o.felt, o.feltAt = inetdiag.Now(), time.Now()
 		switch {
-		case errors.Is(err, netns.ErrGone): // the next pass knows more
-			continue
+		case errors.Is(err, netns.ErrGone): // the next pass knows another way to it, or that it is dead
+			o.moved = true
 		case err != nil:
 			failed, why = failed+1, err
+			o.moved = true
 		default:
 			o.pulse = pulse
-			// Where only the number of TIME_WAIT sockets falls they have expired.
-			before := o.dumpPulse
-			o.moved = pulse.InSegs != before.InSegs || pulse.OutSegs != before.OutSegs || pulse.InUse != before.InUse || pulse.TimeWait > before.TimeWait
+			o.moved = o.found != nil && movedSince(&o.dumpPulse, &pulse, &o.found.States)
 		}
 		s.order = append(s.order, o)
 	}
 	if failed > 0 {
-		r.Incomplete = append(r.Incomplete, snapshot.Gap{
-			Stage: stageNamespaces, Error: fmt.Sprintf("%d namespaces: %v", failed, why), Lost: "whether anything moved in them", Fix: "look again",
-		})
+		s.gap(stageNamespaces, r, "", fmt.Errorf("%d namespaces: %w", failed, why), "whether anything moved in them", "look again")
 	}
+}
+
+// movedSince tells whether anything but the age of TIME_WAIT sockets can be
+// other than it was when those states were found. Where their number alone falls
+// they have expired; what else a timer ends shows in no counter, or, of IPv6, in
+// none that is read.
+func movedSince(before, now *netns.Pulse, found *snapshot.States) bool {
+	if now.InSegs != before.InSegs || now.OutSegs != before.OutSegs || now.InUse != before.InUse || now.TimeWait > before.TimeWait {
+		return true
+	}
+	if found.SynSent+found.SynRecv+found.FinWait1+found.LastAck+found.Closing > 0 {
+		return true
+	}
+	return found.FinWait2 > 0 && now.TimeWait < before.TimeWait
 }
 
 // dump reads a namespace's sockets.
@@ -246,21 +282,13 @@ func (s *sweep) dump(ctx context.Context, c *Collector, o *other, r *snapshot.Re
 		o.found, o.dumpAt, o.dumpPulse, o.fresh, o.moved = p.ns, p.start, pulse, true, false
 	case errors.Is(err, netns.ErrGone), ctx.Err() != nil:
 	default:
-		r.Incomplete = append(r.Incomplete, snapshot.Gap{
-			Stage: stageDump, Namespace: o.named.name, Error: err.Error(), Lost: "what is in the namespace", Fix: "look again; if it stays, report it",
-		})
+		s.gap(stageDump, r, o.named.name, err, "what is in the namespace", "look again; if it stays, report it")
 	}
 	return used
 }
 
-// unseen is how many namespaces were never dumped.
-func (s *sweep) unseen() (n int) {
-	for _, o := range s.order {
-		if o.found == nil {
-			n++
-		}
-	}
-	return n
+func (s *sweep) gap(stage string, r *snapshot.Report, namespace string, err error, lost, fix string) {
+	r.Incomplete = append(r.Incomplete, snapshot.Gap{Stage: stage, Namespace: namespace, Error: err.Error(), Lost: lost, Fix: fix})
 }
 
 func (s *sweep) close() error { return errors.Join(s.names.close(), s.watcher.Close()) }

@@ -1,9 +1,11 @@
 package collector
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -128,6 +130,10 @@ func TestSweep(t *testing.T) {
 	if _, err := busy.Run(t.Context(), lab.Storm{Remotes: remote("127.0.0.1:1000"), Count: 10}); err != nil {
 		t.Fatal(err)
 	}
+	const tick = 10 * time.Millisecond // the kernel's, at most: what closed within it is of the next dump
+	for closed := time.Now(); time.Since(closed) < tick; {
+		runtime.Gosched()
+	}
 	moved = sweepOnce(t, c)
 	s, b := of(t, moved, still), of(t, moved, busy)
 	if b.Repeated || b.States.TimeWait < 1200 || b.TimeWait.Births < 10 {
@@ -228,5 +234,32 @@ func TestSweepKeepsItsBudget(t *testing.T) {
 	}
 	if got := c.stretched(); got != MaxInterval {
 		t.Errorf("the interval is %v, want %v", got, MaxInterval)
+	}
+}
+
+// A look that lasts knows what grew in every namespace.
+func TestLookKnowsGrowthEverywhere(t *testing.T) {
+	ns := quietNamespace(t)
+	listen(t, ns, "127.0.0.1:1000")
+	inhabit(t, ns)
+	c := sweeper(t, Config{CPUBudget: 1})
+	storm := ns.Go(func() error {
+		_, err := ns.Run(t.Context(), lab.Storm{Remotes: remote("127.0.0.1:1000"), Rate: 100, Count: 150})
+		return err
+	})
+	window, err := c.Look(t.Context(), time.Second)
+	if err := errors.Join(err, storm()); err != nil {
+		t.Fatal(err)
+	}
+	before, after := of(t, window[0], ns), of(t, window[1], ns)
+	if before == nil || after == nil {
+		t.Fatalf("not seen: before %v, after %v", before != nil, after != nil)
+	}
+	if before.Source != "" || after.Repeated || after.Source != sourceDiag {
+		t.Errorf("the first look read the sockets (%q), or the second one didn't (%q)", before.Source, after.Source)
+	}
+	grown := after.Counters["TW"] - before.Counters["TW"]
+	if grown == 0 || uint64(after.States.TimeWait) < grown || after.CoveredSeconds <= 0 {
+		t.Errorf("%d more TIME_WAIT in %v s, %d there", grown, after.CoveredSeconds, after.States.TimeWait)
 	}
 }

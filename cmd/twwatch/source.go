@@ -85,6 +85,7 @@ func (s *sourceFlags) look(ctx context.Context, d time.Duration, cfg collector.C
 }
 
 func lookLive(ctx context.Context, d time.Duration, cfg collector.Config, j *judge) (*snapshot.Report, error) {
+	cfg.CPUBudget = 1 // there is no later look that could see the rest
 	c, err := collector.New(cfg)
 	if err != nil {
 		return nil, err
