@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,15 @@ func (n *namespaceFlags) define(cmd *kingpin.CmdClause) {
 		PlaceHolder("KEY").SetValue(&patternsValue{&n.labels, true})
 	cmd.Flag("names.file", `YAML file of what remote addresses and networks are called, as in "10.1.0.0/16: batch".`).
 		PlaceHolder("FILE").SetValue(&namesValue{names: &n.names})
+	cmd.Validate(func(*kingpin.CmdClause) error { return n.check() })
+}
+
+// check tells of flags that do nothing without another.
+func (n *namespaceFlags) check() error {
+	if len(n.labels) > 0 && n.cri == "" {
+		return errors.New("--kubernetes.label needs --kubernetes.cri: only the container runtime knows labels")
+	}
+	return nil
 }
 
 // collect completes a collector's configuration.
