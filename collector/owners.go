@@ -209,7 +209,7 @@ func ownerFix(err error) string {
 
 // number is the number of the process that holds a socket, likely the one it was
 // before; 0 if it isn't known.
-func (c *Collector) number(inode uint32, likely uint16) uint16 {
+func (c sight) number(inode uint32, likely uint16) uint16 {
 	o, ok := c.owners.finder.Owner(inode)
 	if !ok {
 		return 0
@@ -218,7 +218,7 @@ func (c *Collector) number(inode uint32, likely uint16) uint16 {
 }
 
 // runtimeOf tells what kind of program a process is.
-func (c *Collector) runtimeOf(o *owner.Process) string {
+func (c sight) runtimeOf(o *owner.Process) string {
 	id, _ := c.knowledge.Runtime(advice.ProcessHints{
 		Comm: o.Comm, Exe: o.Exe, Title: o.Title, GoBuild: o.GoBuild, JavaMain: o.JavaMain, Script: o.Script,
 	})
@@ -226,7 +226,7 @@ func (c *Collector) runtimeOf(o *owner.Process) string {
 }
 
 // ownerOf names the process that holds a socket.
-func (c *Collector) ownerOf(inode uint32) (pid int, comm string) {
+func (c sight) ownerOf(inode uint32) (pid int, comm string) {
 	if o, ok := c.owners.finder.Owner(inode); ok {
 		return o.PID, o.Comm
 	}

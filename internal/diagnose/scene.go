@@ -38,7 +38,7 @@ type scene struct {
 // A moment is an earlier look at the namespace.
 type moment struct {
 	ns  *snapshot.Namespace
-	ago float64 // seconds
+	ago float64 // seconds between the two looks
 	// findings are those of that look, of all namespaces.
 	findings []snapshot.Finding
 	flows    map[flowKey]*snapshot.Flow // made at the first use
@@ -77,7 +77,7 @@ func newScene(window []*snapshot.Report, ns *snapshot.Namespace, previous []snap
 		}
 		for _, old := range r.Namespaces {
 			if old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.Name == ns.Name {
-				s.history = append(s.history, moment{ns: old, ago: last.Uptime - r.Uptime, findings: r.Findings})
+				s.note(moment{ns: old, ago: sampled(last, ns) - sampled(r, old), findings: r.Findings})
 			}
 		}
 	}
@@ -87,6 +87,27 @@ func newScene(window []*snapshot.Report, ns *snapshot.Namespace, previous []snap
 		}
 	}
 	return s
+}
+
+// sampled is when a namespace of a report was looked at, in seconds since boot.
+func sampled(r *snapshot.Report, ns *snapshot.Namespace) float64 {
+	if ns.SampledAt.IsZero() {
+		return r.Uptime
+	}
+	return r.Uptime + ns.SampledAt.Sub(r.Time).Seconds()
+}
+
+// note adds a look to the history. A report that shows once more what an earlier
+// look found is none.
+func (s *scene) note(m moment) {
+	same := func(a, b *snapshot.Namespace) bool {
+		return (a.Repeated || b.Repeated) && a.SampledAt.Equal(b.SampledAt)
+	}
+	n := len(s.history)
+	if same(m.ns, s.ns) || n > 0 && same(m.ns, s.history[n-1].ns) {
+		return
+	}
+	s.history = append(s.history, m)
 }
 
 // growth is how much a cumulative counter grew in s.seconds; false if that
