@@ -82,7 +82,7 @@ func (l *Library) fits(m *Remedy, s *Situation) (points int, ok bool) {
 	if m.NeedsProcess && !sure {
 		return 0, false
 	}
-	if len(w.Services) > 0 && service != nil {
+	if len(w.Services) > 0 && service != nil && sure {
 		points++
 	}
 	if m.operators {

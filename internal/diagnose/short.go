@@ -327,8 +327,9 @@ func busy(line []uint32) int {
 }
 
 // present is the rate at which a flow's connections close now. The flow's own
-// is the mean of a minute when the last ten seconds hold too few closes: then
-// these count.
+// is the mean of a minute when the last ten seconds hold too few closes, and
+// that of less than a second where sockets are recycled: then these count, of
+// which some may be gone.
 func present(f *snapshot.Flow) float64 {
 	if f.CloseRate == nil {
 		return 0
@@ -336,6 +337,9 @@ func present(f *snapshot.Flow) float64 {
 	rate := finite(*f.CloseRate)
 	if f.CloseRateSeconds > recentSeconds && len(f.OpenedPerSecond) > 0 {
 		rate = min(rate, timelineSum(f, recentSeconds, 0)/recentSeconds)
+	}
+	if f.SurvivorsOnly {
+		rate = max(rate, timelineSum(f, recentSeconds, 0)/recentSeconds)
 	}
 	return max(0, rate)
 }
