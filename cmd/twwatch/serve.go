@@ -34,7 +34,7 @@ const serveHelp = `Watch all the time: one pass over the sockets every 15 second
 
 Off loopback only /metrics and /-/ are answered, unless --web.config.file asks for authentication or --web.enable-api is given. A request that isn't authenticated must name this host by an IP address, localhost, a host of --web.listen-address or one of --web.allowed-host: under any other name a web page may be another site's. /metrics off loopback and /-/ are answered under every name, since scrapers use many.
 
-SIGHUP reads --config.file anew: thresholds and log.level change at once, and the log names what needs a restart; a file with a fault changes nothing. SIGTERM answers what has been asked, and ends with status 0. The exit status is 3 if serving was not possible. Memory and processors are limited to 40 MiB (a soft limit) and 2 unless GOMEMLIMIT and GOMAXPROCS say otherwise.`
+SIGHUP reads --config.file anew: thresholds and log.level change at once, and the log names what needs a restart; a file with a fault changes nothing. SIGTERM answers what has been asked, and ends with status 0. The exit status is 3 if serving was not possible. Memory and processors are limited to 40 MiB (a soft limit) and 2 unless GOMEMLIMIT and GOMAXPROCS say otherwise. Once it listens, it gives up starting programs and reaching into other processes' memory, by a seccomp filter of its own.`
 
 const serveExamples = `
   twwatch serve
@@ -134,6 +134,11 @@ func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, er
 	listeners, err := f.listen()
 	if err != nil {
 		return statusFailed, err
+	}
+	if e.restrict != nil {
+		if err := e.restrict(); err != nil { // gVisor has no seccomp, say
+			s.logger.Info("Starting programs could not be given up", "err", err)
+		}
 	}
 	s.judge.ownPort = ownPort(listeners)
 	defer func() {
