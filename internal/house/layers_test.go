@@ -47,6 +47,7 @@ func levels() map[string]int {
 		"internal/dashboards": 6,
 		"internal/truth":      6,
 		"internal/house":      6,
+		"deploy/test":         6,
 	}
 }
 
