@@ -17,7 +17,7 @@ export GOFLAGS := $(strip $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false)
 export GO FUZZTIME TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz lint bench picture generate check-generated dist packages image test-deploy setup clean
+.PHONY: help build run test race fuzz lint bench scale picture generate check-generated dist packages image test-deploy setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -37,8 +37,9 @@ race: ## run all tests under the race detector (needs gcc)
 fuzz: ## run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz
 
-lint: $(GOLANGCI) ## golangci-lint, and vet for linux/arm64 and darwin
+lint: $(GOLANGCI) ## golangci-lint, vet for linux/arm64 and darwin, and go.mod
 	$(GOLANGCI) run
+	$(GO) mod tidy -diff
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 
@@ -48,8 +49,12 @@ $(GOLANGCI):
 bench: setup ## measure speed and memory against the peers (docs/benchmarks.md)
 	scripts/bench
 
-picture: ## make the picture in README.md anew (runs twwatch demo)
+scale: setup ## measure what 2,000 hosts cost a Prometheus (docs/scale.md)
+	scripts/scale
+
+picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and top)
 	scripts/picture
+	scripts/picture-page
 
 generate: ## write the generated files anew
 	$(GO) generate ./...

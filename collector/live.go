@@ -62,7 +62,7 @@ func (c *Collector) findGlanced(ctx context.Context, live []flow.Live) {
 		}
 	}
 	_, r := o.finder.Find(ctx, o.wants, o.hints)
-	o.searched, o.scanned = true, o.scanned || r.Pending == 0
+	o.searched, o.scanned = true, o.scanned || r.Pending == 0 || r.Swept
 }
 
 // takeGlances is what the glances since the last report cost; nil if there were

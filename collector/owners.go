@@ -22,9 +22,9 @@ const (
 	// maxHints is how many processes that own some of a flow are searched first
 	// for the rest of it.
 	maxHints = 256
-	// maxDescriptors is how many processes with CLOSE_WAIT sockets have their
-	// descriptors counted in a pass, some 50 µs each, and fewDescriptors how
-	// many without.
+	// maxDescriptors is how many processes with CLOSE_WAIT sockets, or connections
+	// that they haven't accepted, have their descriptors counted in a pass, some
+	// 50 µs each, and fewDescriptors how many without.
 	maxDescriptors = 16
 	fewDescriptors = 4
 	// keepEvery is how often the processes are forgotten that nobody needs.
@@ -49,7 +49,13 @@ type owners struct {
 	services map[pair]served // asked for before
 }
 
-type processCount struct{ live, closeWait uint32 }
+type processCount struct {
+	live, closeWait uint32
+	waiting         uint32 // connections that it hasn't accepted
+}
+
+// forsaken is what of a process's connections waits for it.
+func (c *processCount) forsaken() uint32 { return c.closeWait + c.waiting }
 
 type pair struct {
 	port    uint16
@@ -80,10 +86,7 @@ func (p *pass) findOwners(ctx context.Context) {
 		if n == 0 {
 			continue
 		}
-		c := &p.owners.counts[n]
-		if *c == (processCount{}) {
-			p.owners.counted = append(p.owners.counted, n)
-		}
+		c := p.owners.count(n)
 		c.live++
 		if l.CloseWait() {
 			c.closeWait++
@@ -93,6 +96,15 @@ func (p *pass) findOwners(ctx context.Context) {
 		p.table.SetSearched()
 	}
 	p.findListeners()
+}
+
+// count is a process's count in this pass.
+func (o *owners) count(n uint16) *processCount {
+	c := &o.counts[n]
+	if *c == (processCount{}) {
+		o.counted = append(o.counted, n)
+	}
+	return c
 }
 
 // keepProcesses forgets processes whose connections are forgotten.
@@ -106,7 +118,8 @@ func (p *pass) keepProcesses() {
 
 // want makes the list of sockets to find the processes of, the most telling
 // first, and of processes that are likely to hold them: those that hold others
-// of the same flows.
+// of the same flows, or held them, and then whoever held any. Where connections
+// are short each look sees new ones, and nothing else tells where to begin.
 func (p *pass) want(live []flow.Live) {
 	o := &p.owners
 	o.wants, o.hints = o.wants[:0], o.hints[:0]
@@ -129,19 +142,29 @@ func (p *pass) want(live []flow.Live) {
 			o.unknown[l.Flow()], unknown = true, true
 		}
 	}
-	if !unknown || !o.scanned { // while most processes were not looked at, all are as likely
-		clear(o.unknown)
+	if !unknown {
 		return
 	}
 	seen := make(map[uint16]bool, maxHints)
+	hint := func(n uint16) (more bool) {
+		if !seen[n] && len(seen) < maxHints {
+			seen[n] = true
+			o.hints = append(o.hints, p.ledger.Processes.At(n).PID)
+		}
+		return len(seen) < maxHints
+	}
 	for i := range live {
-		l := &live[i]
-		if l.Known != 0 && o.unknown[l.Flow()] && !seen[l.Known] && len(seen) < maxHints {
-			seen[l.Known] = true
-			o.hints = append(o.hints, p.ledger.Processes.At(l.Known).PID)
+		if l := &live[i]; l.Known != 0 && o.unknown[l.Flow()] {
+			hint(l.Known)
 		}
 	}
-	clear(o.unknown)
+	for i := range live {
+		if l := &live[i]; o.unknown[l.Flow()] {
+			o.unknown[l.Flow()] = false
+			p.table.ClosedBy(l, hint)
+		}
+	}
+	p.ledger.Processes.Numbers(hint)
 }
 
 // find runs the search, and says what it lacks.
@@ -152,7 +175,7 @@ func (p *pass) find(ctx context.Context) {
 	}
 	found, r := o.finder.Find(ctx, o.wants, o.hints)
 	o.searched = true
-	o.scanned = o.scanned || r.Pending == 0
+	o.scanned = o.scanned || r.Pending == 0 || r.Swept
 	missing := r.Pending + r.Failed + r.Dropped
 	if r.Gap != nil && ctx.Err() == nil && missing > 0 {
 		p.limited(r.Gap.Error(), "the processes of some sockets", ownerFix(r.Gap))
@@ -395,13 +418,19 @@ func (p *pass) serves(port uint16, runtime string) served {
 	return s
 }
 
-// fillOwners reports the processes with most CLOSE_WAIT sockets, then those
-// with most others.
+// fillOwners reports the processes with most CLOSE_WAIT sockets and connections
+// that wait for accept(), then those with most others.
 func (p *pass) fillOwners() {
 	o := &p.owners
+	for i := range p.ns.Listeners {
+		l := &p.ns.Listeners[i]
+		if n := p.number(l.Inode, 0); n != 0 && l.Queue > 0 {
+			o.count(n).waiting += l.Queue
+		}
+	}
 	slices.SortFunc(o.counted, func(a, b uint16) int {
 		x, y := &o.counts[a], &o.counts[b]
-		return cmp.Or(cmp.Compare(y.closeWait, x.closeWait), cmp.Compare(y.live, x.live),
+		return cmp.Or(cmp.Compare(y.forsaken(), x.forsaken()), cmp.Compare(y.live, x.live),
 			cmp.Compare(p.ledger.Processes.At(a).PID, p.ledger.Processes.At(b).PID))
 	})
 	for i, n := range o.counted[:min(len(o.counted), snapshot.MaxOwners)] {
@@ -411,7 +440,7 @@ func (p *pass) fillOwners() {
 			Sockets: o.counts[n].live, CloseWait: o.counts[n].closeWait,
 		}
 		d.Runtime, d.RuntimeVersion = runtimeWithVersion(q)
-		if i < fewDescriptors || i < maxDescriptors && d.CloseWait > 0 {
+		if i < fewDescriptors || i < maxDescriptors && o.counts[n].forsaken() > 0 {
 			if used, limit, err := o.finder.Descriptors(q.PID, q.Start); err == nil {
 				d.Descriptors = &used
 				if limit != math.MaxInt { // no limit

@@ -106,6 +106,7 @@ func (p *pass) run(ctx context.Context) error {
 		p.findOwners(ctx)
 	}
 	p.table.Fill(p.ns)
+	bothEnds(p.ns)
 	p.fillOwners()
 	p.fillSample(ctx)
 	p.compareBuckets()

@@ -110,7 +110,7 @@ func parseConfig(path string, text []byte) (configuration, error) {
 
 // syntaxError takes the line out of the parser's message.
 func syntaxError(path string, err error) error {
-	text, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
+	text, line := strings.TrimPrefix(err.Error(), "yaml: "), 1 // the parser doesn't name the first
 	if m := regexp.MustCompile(`^line ([0-9]+): `).FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
@@ -132,7 +132,11 @@ func (cfg *configuration) add(seen map[string]int, prefix string, node *yaml.Nod
 			return fault(key, prefix, "a key must be a name")
 		}
 		name := strings.Trim(prefix+"."+key.Value, ".")
-		if name == thresholdsKey && value.Kind == yaml.MappingNode {
+		if line, twice := seen[name]; twice {
+			return fault(key, name, "stands here for the second time: the first is in line %d", line)
+		}
+		if name == thresholdsKey && value.Tag != "!!null" {
+			seen[name] = key.Line
 			if err := cfg.addThresholds(value); err != nil {
 				return err
 			}
@@ -163,9 +167,6 @@ func (cfg *configuration) add(seen map[string]int, prefix string, node *yaml.Nod
 		default:
 			return fault(value, name, "aliases are not supported: write the value")
 		}
-		if line, twice := seen[name]; twice {
-			return fault(key, name, "stands here for the second time: the first is in line %d", line)
-		}
 		seen[name] = key.Line
 		cfg.settings = append(cfg.settings, s)
 	}
@@ -173,6 +174,9 @@ func (cfg *configuration) add(seen map[string]int, prefix string, node *yaml.Nod
 }
 
 func (cfg *configuration) addThresholds(node *yaml.Node) error {
+	if node.Kind != yaml.MappingNode {
+		return &configError{path: cfg.path, line: node.Line, key: thresholdsKey, text: "want thresholds by name, one a line, as in \"ports_slow_ratio: 0.5\""}
+	}
 	seen := map[string]bool{}
 	for pair := range slices.Chunk(node.Content, 2) {
 		key, value := pair[0], pair[1]
@@ -188,7 +192,10 @@ func (cfg *configuration) addThresholds(node *yaml.Node) error {
 			return fault(unknownName(key.Value, allowed))
 		}
 		number, err := strconv.ParseFloat(value.Value, 64)
-		if value.Kind != yaml.ScalarNode || err != nil {
+		switch {
+		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
+			return fault("want a number")
+		case err != nil:
 			return fault(fmt.Sprintf("%q: want a number", value.Value))
 		}
 		if err := cfg.thresholds.Set(key.Value, number); err != nil {

@@ -32,7 +32,7 @@ func TestExplainLooksOnce(t *testing.T) {
 		looks++
 		return recorded(0, 28000), nil
 	}
-	for id, want := range map[string]int{"fin-timeout-myth": 1, "why-three": 0, "redis": 0, "": 0} {
+	for id, want := range map[string]int{"fin-timeout-myth": 1, "why-three": 1, "redis": 0, "": 0} {
 		looks = 0
 		var out strings.Builder
 		f := &explainFlags{outputFlags: outputFlags{"text"}, id: id, look: true, now: look}

@@ -134,6 +134,34 @@ func TestServe(t *testing.T) {
 	d.end()
 }
 
+// Reports come and go, and the program itself is no reader that lags.
+func TestServeGoesOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startServe(t, "--source="+path)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range 12 {
+		r := recorded(15*i, 100)
+		if err := snapshot.Encode(f, r); err != nil {
+			t.Fatal(err)
+		}
+		d.wait("the report is shown", func() bool {
+			_, body := d.get("/api/v1/report")
+			return strings.Contains(body, r.Time.Format(time.RFC3339))
+		})
+	}
+	if log := d.stderr.String(); strings.Contains(log, "level=WARN") {
+		t.Errorf("log:\n%s", log)
+	}
+	d.end()
+}
+
 // A request under way when SIGTERM comes is answered before anything ends.
 func TestShutdownAnswersWhatWasAsked(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -22,7 +22,7 @@ import (
 
 const topHelp = `Watch live, in a terminal: the verdict, the buckets and ports left, closes per second; flows, CLOSE_WAIT, findings and handshakes. Keys are those of htop and k9s: ? lists them, Enter looks into a row, / filters, < and > sort, c copies a finding's snippet, q quits.
 
-A recording is opened at its end: Space plays it, the arrows step, Home and End jump. A live view can be stopped and stepped back the same way.
+A recording is opened at its end: Space plays it, the arrows step, { and } jump to its ends, and the position bar can be clicked. A live view can be stopped and stepped back the same way. Another twwatch is followed by its stream: its reports come when it makes them.
 
 Into a pipe, on a dumb terminal or with --once, what the view shows is written once as plain text.`
 
@@ -56,7 +56,7 @@ func topCommand() command {
 		help: topHelp, examples: topExamples,
 		define: func(cmd *kingpin.CmdClause) runner {
 			f := &topFlags{}
-			cmd.Flag("interval", "Time between two passes; of a recording, between two reports when it is played.").
+			cmd.Flag("interval", "Time between two passes; of a recording, between two reports when it is played. Another twwatch keeps its own.").
 				Default(top.DefaultInterval.String()).SetValue(durationValue{&f.interval, 200 * time.Millisecond, collector.MaxInterval})
 			cmd.Flag("cpu-budget", "Share of one core that passes may use; the interval is stretched to keep it.").
 				Default("0.2").SetValue(ratioValue{&f.cpuBudget})
@@ -138,7 +138,7 @@ func (f *topFlags) open(look collector.Config, j *judge, shown *top.Config) (sto
 		return func() { _ = c.Close() }, nil // what was only read from can lose nothing
 	case f.source.remote():
 		cfg := remote.Config{URL: f.source.source, HTTPConfigFile: f.source.config, Interval: f.interval}
-		shown.Source = remote.Reports(cfg) // which has judged already
+		shown.Source = remote.Stream(cfg) // which has judged already
 		shown.Sockets = func(ctx context.Context, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
 			return remote.Sockets(ctx, cfg, q)
 		}

@@ -42,6 +42,17 @@ func (l *Live) CloseWait() bool { return l.state == uint8(inetdiag.CloseWait) }
 // all its sockets in one pass.
 func (l *Live) Flow() int { return int(l.flow) }
 
+// ClosedBy yields the processes that held other sockets of a live socket's flow,
+// which nobody holds any more.
+func (t *Table) ClosedBy(l *Live, yield func(process uint16) bool) {
+	t.shares = t.held.of(t.shares[:0], l.flow)
+	for _, s := range t.shares {
+		if s.Closed > 0 && !yield(s.Process) {
+			return
+		}
+	}
+}
+
 // Share is what one process has of a flow's sockets.
 type Share struct {
 	Process uint16 // its number

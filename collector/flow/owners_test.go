@@ -92,6 +92,14 @@ func TestConnectionsAreRememberedForATimeWait(t *testing.T) {
 	if got := fmt.Sprint(o.shares["10.0.0.9"]); got != want || *n.Flows[0].Attributed != 5.0/7 || *n.Flows[0].LongLived != 0 {
 		t.Errorf("third look: %s, attributed %v, want %s", got, *n.Flows[0].Attributed, want)
 	}
+	var closedBy []uint16
+	for p := range func(yield func(uint16) bool) { o.ClosedBy(&o.held.live[0], yield) } {
+		closedBy = append(closedBy, p)
+	}
+	slices.Sort(closedBy)
+	if !slices.Equal(closedBy, []uint16{1, 2}) {
+		t.Errorf("the flow's closed sockets were held by %v", closedBy)
+	}
 	// 60 s, the interval and some slack after they were last seen alive.
 	o.pass(t, 59*time.Second, closed, byInode)
 	if got := fmt.Sprint(o.shares["10.0.0.9"]); got != fmt.Sprint([]Share{{1, 0, 5}, {2, 0, 5}}) {

@@ -91,6 +91,15 @@ func (p *Processes) At(n uint16) *Process {
 	return &p.all[n-1]
 }
 
+// Numbers yields the numbers that are given out.
+func (p *Processes) Numbers(yield func(uint16) bool) {
+	for i := range p.all {
+		if p.all[i].Process != nil && !yield(uint16(i+1)) {
+			return
+		}
+	}
+}
+
 // Len is how many processes have a number.
 func (p *Processes) Len() int { return len(p.numbers) }
 

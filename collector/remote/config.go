@@ -15,6 +15,7 @@ import (
 const (
 	reportPath  = "/api/v1/report"
 	socketsPath = "/api/v1/sockets"
+	streamPath  = "/api/v1/stream"
 )
 
 // defaultTimeout bounds one request where the Config doesn't.
@@ -30,10 +31,12 @@ type Config struct {
 	// is none. Paths in it are relative to it.
 	HTTPConfigFile string
 	// Interval is the time from one request for a report to the next; 0 asks
-	// once.
+	// once. Of a stream it is the time until one that has ended is opened
+	// again; 0 is 2 s.
 	Interval time.Duration
 	// Timeout bounds one request with its reply; 0 is 10 s, and 15 s for
-	// sockets, which the other side has to look for first.
+	// sockets, which the other side has to look for first. A stream must begin
+	// within it, and may then be silent for three times as long.
 	Timeout time.Duration
 }
 
@@ -70,7 +73,7 @@ func (c Config) endpoint(path string) (*url.URL, error) {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return wrong("want an address without ? and #")
 	}
-	for _, known := range []string{reportPath, socketsPath} {
+	for _, known := range []string{reportPath, socketsPath, streamPath} {
 		if trimmed := strings.TrimRight(u.Path, "/"); strings.HasSuffix(trimmed, known) {
 			u.Path, u.RawPath = strings.TrimSuffix(trimmed, known), ""
 			break

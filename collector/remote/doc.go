@@ -1,9 +1,9 @@
 // Package remote reads reports and lists of sockets from another twwatch over
 // HTTP.
 //
-// A source made by [Reports] owns its HTTP client and connections while it is
-// ranged over, and [Sockets] for one request; what they return belongs to the
-// caller. The other side is not
+// A source made by [Reports] or [Stream] owns its HTTP client and connections
+// while it is ranged over, and [Sockets] for one request; what they return
+// belongs to the caller. The other side is not
 // trusted: its replies are bounded in size and time, and nothing that it says
 // reaches a message without being escaped.
 //

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -26,21 +27,13 @@ import (
 func Reports(cfg Config) func(context.Context) iter.Seq2[*snapshot.Report, error] {
 	return func(ctx context.Context) iter.Seq2[*snapshot.Report, error] {
 		return func(yield func(*snapshot.Report, error) bool) {
-			endpoint, err := cfg.endpoint(reportPath)
+			p, err := cfg.poller(reportPath, defaultTimeout)
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			client, err := cfg.client()
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			defer client.CloseIdleConnections()
-			p := poller{client: client, endpoint: endpoint, timeout: cfg.Timeout, packed: true}
-			if p.timeout <= 0 {
-				p.timeout = defaultTimeout
-			}
+			defer p.client.CloseIdleConnections()
+			p.packed = true
 			p.run(ctx, cfg.Interval, yield)
 		}
 	}
@@ -51,8 +44,25 @@ type poller struct {
 	client   *http.Client
 	endpoint *url.URL
 	timeout  time.Duration
-	packed   bool // gzip is read
+	packed   bool   // gzip is read
+	accept   string // the kind of reply; "" is JSON
 	last     *snapshot.Report
+}
+
+// poller makes the one that asks for what the other twwatch has under path.
+func (c Config) poller(path string, timeout time.Duration) (*poller, error) {
+	endpoint, err := c.endpoint(path)
+	if err != nil {
+		return nil, err
+	}
+	client, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	if c.Timeout > 0 {
+		timeout = c.Timeout
+	}
+	return &poller{client: client, endpoint: endpoint, timeout: timeout}, nil
 }
 
 func (p *poller) run(ctx context.Context, interval time.Duration, yield func(*snapshot.Report, error) bool) {
@@ -122,7 +132,7 @@ func (p *poller) get(ctx context.Context, fix func(status int, begin []byte) str
 	if err != nil {
 		return nil, p.fail(err)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", cmp.Or(p.accept, "application/json"))
 	if p.packed {
 		req.Header.Set("Accept-Encoding", "gzip")
 	}

@@ -30,20 +30,12 @@ func Sockets(ctx context.Context, cfg Config, q snapshot.SocketQuery) (*snapshot
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	endpoint, err := cfg.endpoint(socketsPath)
+	p, err := cfg.poller(socketsPath, socketsTimeout)
 	if err != nil {
 		return nil, err
 	}
-	endpoint.RawQuery = parameters(q).Encode()
-	client, err := cfg.client()
-	if err != nil {
-		return nil, err
-	}
-	defer client.CloseIdleConnections()
-	p := poller{client: client, endpoint: endpoint, timeout: cfg.Timeout}
-	if p.timeout <= 0 {
-		p.timeout = socketsTimeout
-	}
+	defer p.client.CloseIdleConnections()
+	p.endpoint.RawQuery = parameters(q).Encode()
 	list, err := p.askSockets(ctx)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

@@ -155,7 +155,7 @@ func (e *encoder) object(v reflect.Value, key string) error {
 
 func (e *encoder) list(v reflect.Value, key string) error {
 	n := v.Len()
-	if limit := limitOf(key); n > limit && !e.unbounded {
+	if limit := MaxElements(key); n > limit && !e.unbounded {
 		return at(key, fmt.Errorf("%d elements: at most %d are allowed", n, limit))
 	}
 	if numbers, ok := reflect.TypeAssert[[]uint32](v); ok {
@@ -216,7 +216,7 @@ func (e *encoder) numbers(list []uint32) {
 
 // dictionary appends a map, sorted by key. A number that is none is left out.
 func (e *encoder) dictionary(v reflect.Value, key string) error {
-	if limit := limitOf(key); v.Len() > limit {
+	if limit := MaxElements(key); v.Len() > limit {
 		return at(key, fmt.Errorf("%d keys: at most %d are allowed", v.Len(), limit))
 	}
 	keys := v.MapKeys()

@@ -102,8 +102,9 @@ const (
 	maxNumber   = 1e20    // a larger one is no measurement
 )
 
-// limitOf returns how many elements the list or map under this key may have.
-func limitOf(key string) int {
+// MaxElements returns how many elements the list or map under this key may have
+// in an encoded report, or in a value of [EncodeValue].
+func MaxElements(key string) int {
 	switch key {
 	case "flows":
 		return MaxFlows

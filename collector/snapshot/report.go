@@ -107,8 +107,8 @@ type Namespace struct {
 	Listeners  []Listener  `json:"listeners,omitempty"`
 	CloseWaits []CloseWait `json:"close_waits,omitempty"`
 	HalfOpen   []HalfOpen  `json:"half_open,omitempty"` // most sockets first
-	// Owners are the processes with the most CLOSE_WAIT sockets, then with the
-	// most others.
+	// Owners are the processes with the most CLOSE_WAIT sockets and connections
+	// that they haven't accepted, then with the most others.
 	Owners []Owner `json:"owners,omitempty"`
 	// Ports is what every client flow of this namespace shares; nil where the
 	// kernel's range is unknown.
@@ -203,8 +203,9 @@ type Flow struct {
 	// that it doesn't happen.
 	CloseRateAtLeast bool `json:"close_rate_at_least,omitempty"`
 	SurvivorsOnly    bool `json:"survivors_only"`
-	// MeanLifetimeSeconds is connections open now / CloseRate, by Little's law;
-	// nil if either is unknown or 0: then it is less than 1 / CloseRate.
+	// MeanLifetimeSeconds is connections open now / CloseRate, by Little's law,
+	// with the closes of the other end too where that is in this namespace; nil
+	// if either is unknown or 0: then it is less than 1 / CloseRate.
 	MeanLifetimeSeconds *float64 `json:"mean_lifetime_seconds"`
 	// LongLived is how many of the open connections an earlier look saw, at
 	// least half a second before: what a pool keeps. nil: not known.

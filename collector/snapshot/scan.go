@@ -28,7 +28,7 @@ type counter struct {
 }
 
 // countRows refuses data with more elements in a list or map of the model than
-// [limitOf] allows, without allocating them. They will be read into a root.
+// [MaxElements] allows, without allocating them. They will be read into a root.
 func countRows(data []byte, root reflect.Type, l layouts) error {
 	c := counter{layouts: l, known: root}
 	for i := 0; i < len(data); i++ {
@@ -150,7 +150,7 @@ func (c *counter) separate() error {
 		return nil
 	}
 	top.count++
-	if limit := limitOf(top.name); top.count >= limit {
+	if limit := MaxElements(top.name); top.count >= limit {
 		return at(top.name, fmt.Errorf("more than %d elements", limit))
 	}
 	return nil

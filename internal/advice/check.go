@@ -270,7 +270,7 @@ func (r *reader) now(n *yaml.Node, names []string) {
 // check holds entries that name each other to naming what is there. Topics and
 // findings, which no file may add to, are checked on demand.
 func (l *Library) check(lessons bool) error {
-	runtimes, services, families := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	runtimes, services, families := map[string]bool{}, map[string]bool{UnknownService: true}, map[string]bool{}
 	for _, r := range l.runtimes {
 		runtimes[r.ID], families[r.ID], families[r.Family] = true, true, true
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -62,17 +63,55 @@ func TestEveryFindingIsExplained(t *testing.T) {
 	}
 }
 
-// Topics that the commands and documents promise.
+// Each state and handshake is taught whole: who is in it, for how long, why it
+// exists, what makes it pile up, which settings and counters belong to it, with a
+// drawing and what to count on this host.
 func TestTopicsThere(t *testing.T) {
 	l := loaded(t)
-	for _, id := range []string{
+	whole := []string{
 		"time-wait", "close-wait", "fin-wait-1", "fin-wait-2", "last-ack", "closing", "syn-sent", "syn-recv", "established", "listen",
 		"three-way-handshake", "four-way-close", "half-close", "2msl", "syn-flood", "syn-cookies", "initial-sequence-number", "syn-retries",
 		"challenge-ack", "fast-open", "why-three", "last-ack-lost", "65535-myth", "nat", "ephemeral-ports", "short-connections",
-		"port-parity", "tw-reuse", "buckets", "conntrack",
-	} {
-		if texts := l.Explain(KindTopic + ":" + id); len(texts) != 1 {
+	}
+	for _, id := range slices.Concat(whole, []string{"port-parity", "tw-reuse", "buckets", "conntrack", "sizing"}) {
+		texts := l.Explain(KindTopic + ":" + id)
+		if len(texts) != 1 {
 			t.Errorf("no topic %s", id)
+			continue
+		}
+		if !slices.Contains(whole, id) {
+			continue
+		}
+		for _, heading := range []string{"Who is in it", "For how long", "Why it exists", "What makes it pile up", "Settings", "Counters"} {
+			if !slices.ContainsFunc(texts[0].Sections, func(s TextSection) bool { return s.Heading == heading }) {
+				t.Errorf("%s: nothing under %q", id, heading)
+			}
+		}
+		if texts[0].Drawing == "" || len(texts[0].NowAsks) == 0 {
+			t.Errorf("%s: no drawing, or nothing to count on this host", id)
+		}
+	}
+}
+
+// Whoever reads a sized recommendation finds its sum: from the finding that it is
+// for, and in the topic that has them all.
+func TestSumsAreExplained(t *testing.T) {
+	l := loaded(t)
+	sizing := l.Explain(KindTopic + ":sizing")[0]
+	sums := slices.IndexFunc(sizing.Sections, func(s TextSection) bool { return s.Heading == "Sums" })
+	for _, name := range []string{"pool-size", "time-wait-after", "ports-freed", "time-wait-memory", "rate-ceiling", "conntrack-entries"} {
+		f, _ := formula(name)
+		if sums < 0 || !slices.ContainsFunc(sizing.Sections[sums].Lines, func(line string) bool { return strings.HasPrefix(line, f.Says) }) {
+			t.Errorf("sizing lacks %s", name)
+		}
+	}
+	sized := regexp.MustCompile(`\.(PoolSize|PoolTotal|TimeWaitAfter|Freed|Memory(Low|High)|Ceiling(Now|After|Reuse)|ConntrackHeld)\b`)
+	for _, f := range l.teaches().findings {
+		for _, m := range l.remediesFor(f.Patterns) {
+			text := strings.Join(slices.Concat([]string{m.Do, m.Snippet, m.Effect}, m.Caveats), " ")
+			if sized.MatchString(text) && !slices.Contains(f.See, "sizing") {
+				t.Errorf("%s: remedy %s has a sized number, and the finding doesn't lead to its sum", f.ID, m.ID)
+			}
 		}
 	}
 }

@@ -88,6 +88,7 @@ type data struct {
 	Rate, Lifetime, Processes, PoolSize, PoolTotal, MaxLifetime any
 
 	PortsNow, PortsAfter, RangeNow, RangeLow, RangeHigh, NewLow, NewHigh any
+	PortsAtStake                                                         any // false if TIME_WAIT take few of them
 	ReservedNow, ReservedUnion                                           any
 	CeilingNow, CeilingAfter, CeilingReuse                               any
 
@@ -160,14 +161,14 @@ func (s *Situation) fillPool(d *data) {
 		size := PoolSize(*n.Rate, lifetime, processes, Margin)
 		after := TimeWaitAfter(size*processes, MaxLifetimeSeconds)
 		d.PoolSize, d.PoolTotal, d.TimeWaitAfter = size, size*processes, after
-		if n.TimeWait != nil {
+		if n.TimeWait != nil && !s.reused() { // else they are free already
 			d.Freed = PortsFreed(*n.TimeWait, size*processes, after)
 		}
 	}
 	if n.TimeWait != nil {
 		d.MemoryLow, d.MemoryHigh = TimeWaitMemory(*n.TimeWait)
 		if n.PortsNow != nil && s.Side == snapshot.Client {
-			d.SlowHalf = *n.TimeWait > *n.PortsNow/2
+			d.SlowHalf = *n.TimeWait > *n.PortsNow/2 && !s.reused()
 		}
 	}
 }
@@ -187,9 +188,19 @@ func (s *Situation) fillPorts(d *data) {
 		delay = *n.TWReuseDelay
 	}
 	d.ReuseDelay = float64(delay) / 1000
+	hold := float64(TimeWaitSeconds)
+	if s.reused() {
+		hold = float64(delay) / 1000
+	}
+	d.PortsAtStake = true
 	if n.PortsNow != nil {
-		d.CeilingNow = RateCeiling(*n.PortsNow, TimeWaitSeconds)
+		d.CeilingNow = RateCeiling(*n.PortsNow, hold)
 		d.CeilingReuse = RateCeiling(*n.PortsNow, float64(delay)/1000)
+		if n.Rate != nil && n.TimeWait != nil && (s.Pattern == NoPool || s.Pattern == PoolTooSmall) {
+			least, waiting := fewPorts*float64(*n.PortsNow), float64(*n.TimeWait)
+			// A rate of which not a second's closes are here is of closes elsewhere.
+			d.PortsAtStake = !s.reused() && waiting >= least || *n.Rate*hold >= least && waiting >= *n.Rate
+		}
 	}
 	if n.Range == nil {
 		return
@@ -214,8 +225,21 @@ func (s *Situation) fillPorts(d *data) {
 	if union, ok := n.reserve(wide); ok {
 		d.ReservedNow, d.ReservedUnion = n.Reserved.String(), union.String()
 		after := wide.Size() - union.CountIn(wide)
-		d.PortsAfter, d.CeilingAfter = after, RateCeiling(after, TimeWaitSeconds)
+		d.PortsAfter, d.CeilingAfter = after, RateCeiling(after, hold)
 	}
+}
+
+// fewPorts is the share of the ports below which a load that grows tenfold still
+// finds some.
+const fewPorts = 0.1
+
+// reused tells whether connect() takes over TIME_WAIT of this flow already.
+func (s *Situation) reused() bool {
+	n := &s.Numbers
+	if n.TWReuse == nil || n.Timestamps != nil && *n.Timestamps == 0 {
+		return false
+	}
+	return *n.TWReuse == 1 || *n.TWReuse == 2 && s.Remote.Addr().Unmap().IsLoopback()
 }
 
 // reserve is what ip_local_reserved_ports must hold before the range grows:

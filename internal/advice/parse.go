@@ -85,7 +85,7 @@ func (e *entries) add(f File, operators bool) error {
 	var doc yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(f.Data))
 	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		message, at := strings.TrimPrefix(err.Error(), "yaml: "), &yaml.Node{}
+		message, at := strings.TrimPrefix(err.Error(), "yaml: "), &yaml.Node{Line: 1} // the parser doesn't name the first
 		if _, failed := fmt.Sscanf(message, "line %d:", &at.Line); failed == nil {
 			_, message, _ = strings.Cut(message, ": ")
 		}

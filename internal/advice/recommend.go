@@ -62,7 +62,7 @@ func (l *Library) fits(m *Remedy, s *Situation) (points int, ok bool) {
 	if !slices.Contains(w.Patterns, s.Pattern) ||
 		w.Side != "" && s.Side != "" && w.Side != string(s.Side) ||
 		w.Local && !s.Local ||
-		len(w.Services) > 0 && (service == nil || !slices.Contains(w.Services, s.Service) && !slices.Contains(w.Services, like)) {
+		len(w.Services) > 0 && !slices.Contains(w.Services, cmp.Or(s.Service, UnknownService)) && (like == "" || !slices.Contains(w.Services, like)) {
 		return 0, false
 	}
 	if len(w.Runtimes) > 0 {
@@ -82,7 +82,7 @@ func (l *Library) fits(m *Remedy, s *Situation) (points int, ok bool) {
 	if m.NeedsProcess && !sure {
 		return 0, false
 	}
-	if len(w.Services) > 0 {
+	if len(w.Services) > 0 && service != nil {
 		points++
 	}
 	if m.operators {

@@ -51,7 +51,7 @@ func TestRecommend(t *testing.T) {
 			func(s *Situation) {
 				s.Runtime, s.Remote = "php-fpm", netip.MustParseAddrPort("127.0.0.1:6379")
 			},
-			[]string{"phpredis-pconnect", "one-client-per-process", "reuse-connections", "unix-socket", "more-addresses", "wider-port-range"},
+			[]string{"phpredis-pconnect", "one-client-per-process", "reuse-connections", "unix-socket"},
 		},
 		{
 			"go to redis",
@@ -62,11 +62,31 @@ func TestRecommend(t *testing.T) {
 		{"nginx, new", nginx("1.29.7"), []string{"nginx-upstream-size", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"}},
 		{"nginx, unknown", nginx(""), []string{"nginx-upstream-keepalive", "nginx-upstream-size", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"}},
 		{
+			"nginx, to a port that tells nothing",
+			func(s *Situation) { s.Service, s.ServiceBy, s.Runtime, s.RuntimeVersion = "", "", "nginx", "1.22.1" },
+			[]string{"nginx-upstream-keepalive", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"},
+		},
+		{
+			"few ports are taken",
+			func(s *Situation) { s.Numbers.Rate, s.Numbers.TimeWait = new(40.0), new(2400) },
+			[]string{"one-client-per-process", "reuse-connections"},
+		},
+		{
+			"many ports are taken, though they are taken over",
+			func(s *Situation) { s.Numbers.Rate, s.Numbers.TWReuse = new(3000.0), new(1) },
+			[]string{"one-client-per-process", "reuse-connections", "more-addresses", "wider-port-range"},
+		},
+		{
+			"few ports are taken, since the server closes",
+			func(s *Situation) { s.Numbers.TimeWait = new(100) },
+			[]string{"one-client-per-process", "reuse-connections"},
+		},
+		{
 			"reuse is on, the range is wide",
 			func(s *Situation) {
 				s.Numbers.TWReuse, s.Numbers.Range = new(1), &sysctl.PortRange{Low: 10240, High: 65535}
 			},
-			[]string{"one-client-per-process", "reuse-connections", "more-addresses"},
+			[]string{"one-client-per-process", "reuse-connections"},
 		},
 		{
 			"ports run out, PHP to redis",

@@ -49,6 +49,10 @@ const (
 	ByConfig  = "config"  // the operator says so
 )
 
+// UnknownService stands among a remedy's services for none that is known: most
+// backends of a proxy listen on a port of their own.
+const UnknownService = "unknown"
+
 // Service is what listens on a port, as far as port and runtime tell. runtime
 // is an id from [Library.Runtime], "" if unknown. The second result is
 // [ByProcess], [ByConfig], [ByPort], or "" with no service.

@@ -50,7 +50,7 @@ func TestService(t *testing.T) {
 		{9000, "", "", ""},
 		{9000, "go", "", ""},
 		{9000, "php-fpm", "fastcgi", ByProcess},
-		{9000, "nginx", "fastcgi", ByProcess},
+		{9000, "nginx", "", ""}, // it speaks HTTP there as well
 		{9000, "clickhouse", "clickhouse-native", ByProcess},
 		{8080, "nginx", "http", ByProcess},
 		{7777, "go", "billing", ByConfig},

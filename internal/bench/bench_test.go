@@ -47,10 +47,14 @@ func TestQuick(t *testing.T) {
 		"one pass, 1,000 sockets, 64 remotes", "one pass, 10,000 sockets, 64 remotes",
 		"remotes of 0.1 % of the sockets each that are reported | 10 of 10 | 10 of 10 | met",
 		"allocations", "| 10,000 | `ss -tan` |", "node_exporter isn't installed here", "MiB resident",
+		"10,000 TIME_WAIT sockets, and beside them 50 processes with 12 open connections each", "every process was known",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+	if !strings.Contains(text, "| `twwatch top` | ") {
+		t.Errorf("the report lacks twwatch top:\n%s", text)
 	}
 	if file, err := os.ReadFile(written); err != nil || string(file) != text {
 		t.Errorf("the file isn't what was printed: %v", err)
@@ -86,9 +90,10 @@ func TestTargetsAreJudged(t *testing.T) {
 			{rows: 1_000_000, single: true, passes: passes{FloorNS: []int64{10}, PassNS: []int64{16}}},
 		},
 		mallocs: []mallocsResult{{10, 10, true, 99}, {10_000, 64, false, 500}, {100_000, 64, false, 600}},
+		owners:  &ownersResult{Rows: 100_000, Processes: 2000, WithNS: []int64{12, 13, 99}, WithoutNS: []int64{10, 10, 10}},
 		memory:  &memoryResult{peakKiB: 48<<10 + 1, heavy: 10, found: 10},
 	}
-	want := []bool{true, false, true, false, true, false, false, true}
+	want := []bool{true, false, true, false, true, false, false, false, true}
 	targets := r.targets()
 	for i, target := range targets {
 		if i >= len(want) || target.met != want[i] {

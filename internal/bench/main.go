@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strconv"
@@ -39,7 +40,9 @@ func main() {
 // options say what to measure.
 type options struct {
 	rows     []int // sizes of the tables
-	pairs    int   // turns of floor and pass, and of check and ss
+	search   int   // size of the table beside which processes are searched for
+	crowd    int   // how many processes
+	pairs    int   // turns of floor and pass, of check and ss, with and without the search
 	few      int   // turns of what takes long
 	interval time.Duration
 	look     time.Duration // of the check that looks for a while
@@ -52,6 +55,7 @@ type options struct {
 // quickly is what a test can run in seconds.
 func (o *options) quickly() {
 	o.rows, o.pairs, o.few = []int{1_000, 10_000}, 11, 1
+	o.search, o.crowd = 10_000, quickProcesses
 	o.interval, o.look = time.Second, time.Second
 }
 
@@ -59,7 +63,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if known, err := processMain(ctx, args, stdout); known {
 		return err
 	}
-	o := options{rows: []int{1_000, 10_000, 100_000, 1_000_000}, look: 3 * time.Second}
+	o := options{
+		rows: []int{1_000, 10_000, 100_000, 1_000_000}, search: largeTable, crowd: crowdProcesses, look: 3 * time.Second,
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Func("rows", "sizes of the tables, such as 1000,100000 (default 1000,10000,100000,1000000)", func(s string) error {
@@ -111,6 +117,8 @@ func processMain(ctx context.Context, args []string, out io.Writer) (known bool,
 		return true, passesMain(ctx, args[1:], out)
 	case "owners":
 		return true, ownersMain(ctx, args[1:], out)
+	case "watch":
+		return true, watchMain(ctx, args[1:], out)
 	case "netlink":
 		return true, netlinkMain(out)
 	}
@@ -127,6 +135,8 @@ type results struct {
 	mallocs  []mallocsResult
 	memory   *memoryResult
 	owners   *ownersResult
+	scrapes  []scrapesResult
+	top      *topResult
 	notFound []string // peers that this machine lacks
 }
 
@@ -155,6 +165,10 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 			return nil, err
 		}
 	}
+	say("scrapes")
+	if err := r.measureScrapes(ctx); err != nil {
+		return nil, fmt.Errorf("scrapes: %w", err)
+	}
 	for _, single := range []bool{false, true} {
 		for i, rows := range o.rows {
 			say("%d sockets, %s", rows, remotes(single))
@@ -162,6 +176,12 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 			if err := r.measureTable(ctx, rows, single, single && last, say); err != nil {
 				return nil, fmt.Errorf("%d sockets, %s: %w", rows, remotes(single), err)
 			}
+		}
+	}
+	if slices.Contains(o.rows, o.search) {
+		say("%d sockets and %d processes", o.search, o.crowd)
+		if err := r.measureOwners(ctx); err != nil {
+			return nil, fmt.Errorf("%d sockets and %d processes: %w", o.search, o.crowd, err)
 		}
 	}
 	r.took = time.Since(r.began)
@@ -194,6 +214,24 @@ func (r *results) addMallocs(rows int, p *passes) {
 	}
 }
 
+// measureOwners measures what the search for processes adds to a pass.
+func (r *results) measureOwners(ctx context.Context) (err error) {
+	t, err := newTable(ctx, r.search, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	found, err := t.measureOwners(ctx, r.crowd, r.pairs)
+	if errors.Is(err, exec.ErrNotFound) {
+		r.lacks("perl, which holds the connections beside which processes are searched for,")
+		return nil
+	}
+	if err == nil {
+		r.owners = &found
+	}
+	return err
+}
+
 // measureTable measures all that one table is for.
 func (r *results) measureTable(ctx context.Context, rows int, single, memory bool, say func(string, ...any)) (err error) {
 	t, err := newTable(ctx, rows, single)
@@ -210,6 +248,12 @@ func (r *results) measureTable(ctx context.Context, rows int, single, memory boo
 		r.addMallocs(rows, &result.passes)
 		say("commands")
 		if result.commands, err = r.measureCommands(ctx, t); err != nil {
+			return err
+		}
+	}
+	if !single && (rows == largeTable || r.quick && rows == r.rows[len(r.rows)-1]) {
+		say("top")
+		if err := r.measureTop(ctx, t); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,8 @@ import (
 // Beside whom processes are searched for.
 const (
 	crowdProcesses   = 2000
-	crowdConnections = 12 // of each, all open; with its three pipes 15 descriptors
+	crowdConnections = 12 // of each, all open
+	crowdOthers      = 4  // descriptors beside: three standard ones and a pipe to the parent
 	quickProcesses   = 50
 )
 
@@ -122,10 +123,11 @@ func (c *crowd) end() error {
 type ownersResult struct {
 	Rows, Processes, Connections int
 	WithNS, WithoutNS            []int64
-	FirstNS                      int64   // of the first pass, with the search
-	Passes                       int     // until every process was known
-	Attributed                   float64 // of the live client sockets, then
-	Mallocs                      [2]uint64
+	FirstNS                      int64     // of the first pass, with the search
+	Passes                       int       // until every process was known
+	Attributed                   float64   // of the live client sockets, then
+	Mallocs                      [2]uint64 // of a pass, with and without
+	HeapBytes                    [2]uint64 // that the Collector holds, with and without
 }
 
 // measureOwners measures beside a crowd, in the namespace of a table.
@@ -138,28 +140,31 @@ func (t *table) measureOwners(ctx context.Context, processes, pairs int) (r owne
 	if err := t.ready(ctx, 40*time.Second); err != nil {
 		return r, err
 	}
-	limit := t.life() - turnTime
-	u, err := t.self(ctx, true, "owners", "-pairs", strconv.Itoa(pairs), "-limit", limit.String())
-	if err != nil {
+	stop := t.keep(ctx)
+	u, err := t.self(ctx, true, "owners", "-pairs", strconv.Itoa(pairs))
+	if err := errors.Join(err, stop()); err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal(u.out, &r); err != nil {
 		return r, fmt.Errorf("reading the measurements: %w", err)
 	}
 	r.Rows, r.Processes, r.Connections = t.rows, processes, processes*crowdConnections
-	if r.Attributed != 1 {
-		return r, fmt.Errorf("the processes of %.1f %% of %d live connections were found", 100*r.Attributed, r.Connections)
+	switch {
+	case r.Attributed != 1:
+		return r, fmt.Errorf("the processes of %.1f %% of %d live connections were found in %d passes", 100*r.Attributed, r.Connections, r.Passes)
+	case len(r.WithNS) == 0:
+		return r, errors.New("this machine is too slow: not one turn in time")
 	}
 	return r, nil
 }
 
 // ownersMain is the process that measures: two Collectors, as serve keeps
-// theirs, take turns.
+// theirs, take turns once the first knows every process.
 func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 	start := time.Now()
 	flags := flag.NewFlagSet("owners", flag.ContinueOnError)
 	pairs := flags.Int("pairs", 41, "turns")
-	limit := flags.Duration("limit", 40*time.Second, "begin nothing after this time")
+	limit := flags.Duration("limit", 3*time.Minute, "begin nothing after this time")
 	profile := flags.String("cpuprofile", "", "write a profile of the turns to this file")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -173,10 +178,9 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
 		both[i] = c
 	}
-	for r.Attributed < 1 && time.Since(start) < *limit/2 {
+	for r.Attributed < 1 && time.Since(start) < *limit*3/4 {
 		before := processCPU()
 		report, err := both[0].Pass(ctx)
 		if err != nil {
@@ -186,6 +190,8 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 			r.FirstNS = processCPU() - before
 		}
 		r.Attributed = attributed(report)
+	}
+	for range 2 { // the second pass knows the first one's flows
 		if _, err := both[1].Pass(ctx); err != nil {
 			return err
 		}
@@ -210,15 +216,56 @@ func ownersMain(ctx context.Context, args []string, out io.Writer) error {
 		r.WithNS, r.WithoutNS = append(r.WithNS, cost[0]), append(r.WithoutNS, cost[1])
 	}
 	for i, c := range both {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
+		before := memory()
 		if _, err := c.Pass(ctx); err != nil {
 			return err
 		}
-		runtime.ReadMemStats(&after)
+		after := memory()
 		r.Mallocs[i] = after.Mallocs - before.Mallocs
 	}
+	for i := range both {
+		runtime.GC()
+		before := memory()
+		if err := both[i].Close(); err != nil {
+			return err
+		}
+		both[i] = nil
+		runtime.GC()
+		r.HeapBytes[i] = before.HeapAlloc - memory().HeapAlloc
+	}
 	return json.NewEncoder(out).Encode(&r)
+}
+
+func memory() (m runtime.MemStats) {
+	runtime.ReadMemStats(&m)
+	return m
+}
+
+// keep holds the full table until it is stopped: to find every process takes
+// longer than a row lives.
+func (t *table) keep(ctx context.Context) (stop func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				ended <- nil
+				return
+			case <-tick.C:
+				if err := t.hold(ctx, 20*time.Second); err != nil && ctx.Err() == nil {
+					ended <- err
+					return
+				}
+			}
+		}
+	}()
+	return func() error {
+		cancel()
+		return <-ended
+	}
 }
 
 // attributed is the share of the crowd's connections whose process is known.

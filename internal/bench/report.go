@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twwatch/twwatch/collector/flow"
+	"github.com/twwatch/twwatch/collector/ledger"
 )
 
 // machine is where it was measured.
@@ -101,6 +104,7 @@ const (
 	ratioFew     = 1.2
 	ratioSingle  = 1.6
 	overSmall    = 1.0 // ms
+	ratioOwners  = 1.2
 	memoryMiB    = 48
 	check100k    = 1.0 / 4
 	check1M      = 1.0 / 5
@@ -136,7 +140,7 @@ func (r *results) targets() (list []target) {
 			}
 		}
 	}
-	return append(list, r.otherTargets()...)
+	return append(append(list, r.otherTargets()...), r.scrapeTargets()...)
 }
 
 func (r *results) otherTargets() (list []target) {
@@ -153,6 +157,13 @@ func (r *results) otherTargets() (list []target) {
 			fmt.Sprintf("%.0f to %.0f", least, most), most <= least*1.02,
 		})
 	}
+	if o := r.owners; o != nil {
+		ratio := ratios(o.WithNS, o.WithoutNS).median()
+		list = append(list, target{
+			fmt.Sprintf("one pass that knows every socket's process, %s sockets beside %s processes", thousands(o.Rows), thousands(o.Processes)),
+			fmt.Sprintf("≤ %.1f × one that doesn't look", ratioOwners), fmt.Sprintf("%.2f ×", ratio), ratio <= ratioOwners,
+		})
+	}
 	if m := r.memory; m != nil {
 		list = append(list,
 			target{
@@ -164,7 +175,7 @@ func (r *results) otherTargets() (list []target) {
 				fmt.Sprintf("%d of %d", m.found, m.heavy), m.found == m.heavy,
 			})
 	}
-	return list
+	return append(list, r.top.targets()...)
 }
 
 func mib(kib int) float64 { return float64(kib) / 1024 }
@@ -208,8 +219,11 @@ func (r *results) markdown() []byte {
 	}
 	r.writePasses(p)
 	r.writeCommands(p)
+	r.writeOwners(p)
 	r.writeMallocs(p)
 	r.writeMemory(p)
+	r.writeScrapes(p)
+	r.writeTop(p)
 	p.WriteString(method)
 	return p.Bytes()
 }
@@ -267,6 +281,22 @@ func (r *results) writeCommands(p *page) {
 	for _, peer := range r.notFound {
 		p.line("\n%s isn't installed here and was left out.", peer)
 	}
+}
+
+func (r *results) writeOwners(p *page) {
+	o := r.owners
+	if o == nil {
+		return
+	}
+	p.line("\n## The search for processes\n")
+	p.line("%s TIME_WAIT sockets, and beside them %s processes with %d open connections each (both ends here, so %s live sockets), which makes %s descriptors. Two kept Collectors take turns, one of which leaves the search out; process CPU time, %d turns, once every process is known. `scripts/bench -rows %d` repeats it.\n",
+		thousands(o.Rows), thousands(o.Processes), crowdConnections, thousands(2*o.Connections),
+		thousands(o.Processes*(crowdConnections+crowdOthers)), len(o.WithNS), o.Rows)
+	p.table("pass", "CPU, ms", "÷ without", "allocations", "heap it holds, MiB")
+	p.row("without the search", milliseconds(o.WithoutNS).spread(1), "1", fmt.Sprint(o.Mallocs[1]), fmt.Sprintf("%.1f", float64(o.HeapBytes[1])/(1<<20)))
+	p.row("with it", milliseconds(o.WithNS).spread(1), ratios(o.WithNS, o.WithoutNS).spread(2), fmt.Sprint(o.Mallocs[0]), fmt.Sprintf("%.1f", float64(o.HeapBytes[0])/(1<<20)))
+	p.line("\nThe first search is spread: the first pass, which searches for 200 ms at most, took %.0f ms of CPU time, and after %d passes every process was known. A pass does work for 1,000 links at most, and what a process says of itself counts as well.\n", float64(o.FirstNS)/1e6, o.Passes)
+	p.line("What the search remembers is bounded: 65,536 live sockets and %s connections, 16 MiB in all, and %s processes that run and as many that have ended, 0.2 to 2.2 KiB each.", thousands(flow.MaxCookies), thousands(ledger.MaxProcesses))
 }
 
 func (r *results) writeMallocs(p *page) {

@@ -25,9 +25,16 @@ const (
 	// connection, with its FIN: 25 and 32 bytes were measured of TLS's
 	// close_notify, 72 and 78 of an HTTP 408.
 	goodbye = 512
+	// withFIN in seconds: what came so long before the FIN came with it. A busy
+	// server may pause between the two.
+	withFIN = 1
 	// stillSends is how many seconds ago a half-closed connection sent last, at
 	// most.
 	stillSends = 10
+	// sameTime in seconds: two times of one event may look so far apart, since
+	// each is whole ticks of the kernel's clock, 10 ms at most, and the looks at
+	// them take their time.
+	sameTime = 0.05
 	// fewSockets: so many are told in any case, beside others of their process
 	// of another kind; fewer only if they are fewShare of them.
 	fewSockets = 3
@@ -182,7 +189,7 @@ func (w *closeWait) tell() closeWaitKind {
 		return halfClosed
 	case w.RecvQ == 0:
 		return leaked
-	case w.side == snapshot.Client && (w.RecvQ == 1 || w.farewell()):
+	case w.side == snapshot.Client && w.farewell():
 		return stale
 	}
 	return unread
@@ -195,13 +202,17 @@ func (w *closeWait) sends() bool {
 		return true
 	}
 	return w.LastSentSeconds != nil && *w.LastSentSeconds < stillSends &&
-		(w.AgeAtMostSeconds == nil || *w.LastSentSeconds < *w.AgeAtMostSeconds)
+		(w.AgeAtMostSeconds == nil || *w.LastSentSeconds < *w.AgeAtMostSeconds-sameTime)
 }
 
-// farewell tells whether the unread data look like a server's goodbye: little,
-// and come with the FIN, so that the age is exact.
+// farewell tells whether the unread data look like a server's goodbye: a TLS
+// alert, or little that came with the FIN. The alert's time tells nothing, since
+// keepalive probes hide the FIN's.
 func (w *closeWait) farewell() bool {
-	return w.RecvQ > 1 && w.RecvQ <= goodbye && w.AgeSeconds != nil && !w.AgeAtLeast
+	if w.RecvQ <= tlsGoodbye {
+		return true
+	}
+	return w.RecvQ <= goodbye && w.AgeSeconds != nil && w.AgeAtMostSeconds != nil && *w.AgeAtMostSeconds-*w.AgeSeconds <= withFIN
 }
 
 // closeWaitPlace is where sockets of a program are alike but for their kind.

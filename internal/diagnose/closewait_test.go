@@ -257,11 +257,38 @@ func TestHalfCloseIsAfterTheFIN(t *testing.T) {
 		want                  closeWaitKind
 	}{
 		{"a request, then the answer with the FIN", 3.01, 3, 3, 0, leaked},
+		{"nothing, and the end right after the handshake", 2.996, 3.004, 3, 0, leaked},
 		{"sends on after half a minute", 0.2, 30, 0.2, 0, halfClosed},
 		{"sent long ago", 11, 60, 60, 0, leaked},
 		{"has more to send", 11, 60, 60, 1, halfClosed},
 	} {
 		w := closeWait{CloseWait: &snapshot.CloseWait{Inode: 3, SendQ: c.sendQ, LastSentSeconds: &c.sent, AgeAtMostSeconds: &c.atMost, AgeSeconds: &c.atleast}, side: snapshot.Client}
+		if got := w.tell(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got.id(), c.want.id())
+		}
+	}
+}
+
+// What lies unread is a goodbye if it is a TLS alert, whenever the FIN came, or
+// came with the FIN and is little.
+func TestGoodbyes(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		side           snapshot.Side
+		recvQ          uint32
+		atLeast, atMax float64
+		want           closeWaitKind
+	}{
+		{"the FIN alone", snapshot.Client, 1, 20, 3600, stale},
+		{"close_notify and FIN", snapshot.Client, 25, 20, 20, stale},
+		{"close_notify and FIN, and keepalive since", snapshot.Client, 25, 4, 50, stale},
+		{"HTTP 408", snapshot.Client, 78, 20, 20.01, stale},
+		{"an answer, and the FIN soon after", snapshot.Client, 200, 20, 20.9, stale},
+		{"an answer, and the FIN later", snapshot.Client, 200, 20, 22, unread},
+		{"a long answer with the FIN", snapshot.Client, 513, 20, 20, unread},
+		{"a request that the server doesn't read", snapshot.Server, 25, 20, 20, unread},
+	} {
+		w := closeWait{CloseWait: &snapshot.CloseWait{Inode: 3, RecvQ: c.recvQ, AgeSeconds: &c.atLeast, AgeAtMostSeconds: &c.atMax}, side: c.side}
 		if got := w.tell(); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got.id(), c.want.id())
 		}

@@ -49,8 +49,8 @@ func (s *scene) closeWaitFinding(g *closeWaitGroup) *found {
 	case unread:
 		f.Summary = fmt.Sprintf("%s doesn't read: %s, the oldest for %s%s.", who, g.unread(n, where), age, g.grows())
 	case unaccepted:
-		f.Summary = fmt.Sprintf("%s doesn't accept on port %d: %s %s in its queue%s although %s closed already, the oldest for %s.",
-			who, g.port, n, g.are("waits", "wait"), s.queueOf(g), g.are("its client has", "their clients have"), age)
+		f.Summary = fmt.Sprintf("%s doesn't accept on port %d: %s %s in its queue%s although %s closed already, the oldest for %s%s.",
+			who, g.port, n, g.are("waits", "wait"), s.queueOf(g), g.are("its client has", "their clients have"), age, u.starves())
 	case halfClosed:
 		f.Severity = snapshot.Info
 		f.Summary = fmt.Sprintf("%s of %s %s %s half closed, the oldest for %s: the other end has finished sending and this one still sends, as TCP allows; no leak.",
@@ -277,6 +277,8 @@ func (s *scene) closeWaitEvidence(g *closeWaitGroup, oldest *closeWait, u *use) 
 	what := "sockets in CLOSE_WAIT"
 	if g.atLeast {
 		what += ", at least"
+	} else {
+		what += fmt.Sprintf(" for %d s or more", closeWaitSettled)
 	}
 	e := []snapshot.Evidence{{What: what, Value: float64(g.count), Unit: "sockets", Source: rows}}
 	what, source := "age of the oldest", "tcp_info last_ack_recv (ss -ti: lastack)"
@@ -299,10 +301,7 @@ func (s *scene) closeWaitEvidence(g *closeWaitGroup, oldest *closeWait, u *use) 
 		e = append(e, snapshot.Evidence{What: "growth at this service", Value: g.growth.perMinute(), Unit: "sockets/min", Source: "two looks, " + draw.Duration(g.growth.seconds) + " apart"})
 	}
 	if u != nil {
-		proc := "/proc/" + strconv.Itoa(u.owner.PID)
-		e = append(e,
-			snapshot.Evidence{What: "open descriptors", Value: float64(*u.owner.Descriptors), Unit: "descriptors", Source: proc + "/fd"},
-			snapshot.Evidence{What: "limit of descriptors", Value: float64(*u.owner.DescriptorLimit), Unit: "descriptors", Source: proc + "/limits: Max open files"})
+		e = append(e, u.evidence()...)
 		if left, ok := u.left(); ok {
 			e = append(e, snapshot.Evidence{What: "time until the limit", Value: left, Unit: "s", Source: "free descriptors / growth of its CLOSE_WAIT"})
 		}

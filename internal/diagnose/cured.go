@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
@@ -25,7 +26,7 @@ const (
 // judgeCured tells that a change worked: what opened a connection for each
 // request now keeps them. A flow that only went quiet is none.
 func judgeCured(s *scene) []*found {
-	far := s.remoteCloses()
+	far := s.remoteCloses(true)
 	var all []*found
 	seen := map[snapshot.Subject]bool{}
 	try := func(f *snapshot.Finding) {
@@ -128,7 +129,7 @@ func about(f *snapshot.Flow, subject snapshot.Subject) bool {
 
 func (s *scene) curedFinding(f *snapshot.Finding, flows []*snapshot.Flow, before, now, kept float64) *found {
 	subject := f.Subject
-	open := number(int(kept), "connection") + " " + plural(int(kept), "stays", "stay") + " open"
+	open := draw.Count(int64(kept)) + " " + plural(int(kept), "stays", "stay") + " open"
 	what := ""
 	if subject.Side == snapshot.Server {
 		name := "the server"
@@ -137,23 +138,18 @@ func (s *scene) curedFinding(f *snapshot.Finding, flows []*snapshot.Flow, before
 		}
 		what = fmt.Sprintf("Connections to %s on port %d", name, subject.Port)
 	} else {
-		who := who(flows)
-		if who == "" {
-			who = foreign(subject.Process)
+		what = "Connections"
+		if name := cmp.Or(comm(flows[0]), subject.Process); name != "" {
+			what += " of " + foreign(name)
 		}
-		if subject.Remote == "" && len(flows) == 1 {
-			what = "Connections to " + destination(flows) + " and others on that port"
-		} else {
-			what = "Connections to " + destination(flows)
-		}
-		if who != "" {
-			what = "Connections of " + who + " to " + destination(flows)
+		if what += " to " + destination(flows); subject.Remote == "" && len(flows) == 1 {
+			what += " and others on that port"
 		}
 	}
 	return &found{
 		Finding: snapshot.Finding{
 			ID: ShortCured, Severity: snapshot.Info, Subject: subject,
-			Summary: fmt.Sprintf("%s were short and now last: from %s new ones to %s, and %s.", what, draw.Rate(before), draw.Rate(now), open),
+			Summary: fmt.Sprintf("%s were short and now last: new ones fell from %s to %s, and %s.", what, draw.Rate(before), draw.Rate(now), open),
 			Evidence: []snapshot.Evidence{
 				{What: evidenceBefore, Value: before, Unit: "1/s", Source: "the earlier finding"},
 				{What: evidenceNow, Value: finite(now), Unit: "1/s", Source: sourceTimers},

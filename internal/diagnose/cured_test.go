@@ -128,9 +128,24 @@ func TestCuredServer(t *testing.T) {
 	if len(got) != 1 || got[0].ID != ShortCured || got[0].Subject.Port != 80 {
 		t.Fatalf("%s", fullText(got))
 	}
-	want := "Connections to app on port 80 were short and now last: from 80/s new ones to 0/s, and 12 connections stay open."
+	want := "Connections to app on port 80 were short and now last: new ones fell from 80/s to 0/s, and 12 stay open."
 	if got[0].Summary != want {
 		t.Errorf("got  %s\nwant %s", got[0].Summary, want)
+	}
+}
+
+// Both ends are here, and were found: what cured the client is not told of the
+// server as well.
+func TestCuredAtBothEnds(t *testing.T) {
+	client := by(open(closing("10.0.0.5", 8080, 0, 0), 1, new(uint32(0))), "nginx", "nginx", 1)
+	window := looks(2, nil, flows(client, mirror(client, 60, 80)))
+	before := Judge(window, nil, Settings{}).Findings
+	pooled := open(client, 4, new(uint32(4)))
+	after := looks(3, nil, flows(pooled, open(mirror(client, 0, 0), 4, new(uint32(4)))))[2]
+	got := Judge(append(window, after), before, Settings{}).Findings
+	if !strings.HasPrefix(brief(before), "info short-connections-client, info short-connections-server <- short-connections-client") ||
+		brief(got) != "info short-connections-cured, info short-connections-cured <- short-connections-cured" || got[0].Subject.Side != snapshot.Client {
+		t.Errorf("%s, then\n%s", brief(before), fullText(got))
 	}
 }
 
@@ -175,11 +190,7 @@ func TestRangeRunsDry(t *testing.T) {
 		}
 		r := host(float64(at), flows(f))
 		window = append(window, r)
-		var th Thresholds
-		if err := th.Set(portsSeconds, 10); err != nil {
-			t.Fatal(err)
-		}
-		res := Judge(window[max(0, len(window)-40):], previous, Settings{Thresholds: th})
+		res := Judge(window[max(0, len(window)-40):], previous, Settings{})
 		r.Findings, previous = res.Findings, res.Findings
 		var ids []string
 		for _, f := range res.Findings {
@@ -194,7 +205,7 @@ func TestRangeRunsDry(t *testing.T) {
 	}
 	want := []string{
 		"5: short-connections-client", "13: short-connections-client (ephemeral-ports-slow)",
-		"16: short-connections-client (ephemeral-ports-running-out)", "25: short-connections-client (ephemeral-ports-exhausted)",
+		"14: short-connections-client (ephemeral-ports-running-out)", "25: short-connections-client (ephemeral-ports-exhausted)",
 	}
 	if diff := cmp.Diff(want, story); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

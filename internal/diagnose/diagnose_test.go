@@ -17,6 +17,7 @@ import (
 func host(at float64, change func(*snapshot.Namespace)) *snapshot.Report {
 	n := &snapshot.Namespace{
 		Name: "host", Inode: 1, Kind: "host",
+		Source:   "inet_diag",
 		Limits:   sysctl.Limits{IPLocalPortRange: &sysctl.PortRange{Low: 32768, High: 60999}},
 		Counters: counters.Set{"TCPTimeWaitOverflow": 5},
 		TimeWait: snapshot.TimeWait{BucketsUsed: 100, BucketsLimit: new(131072)},
@@ -70,13 +71,14 @@ func TestRules(t *testing.T) {
 			"a fifth left",
 			[]*snapshot.Report{host(0, nil), host(3, client(5646, new(90)))},
 			snapshot.Critical,
-			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 5,646 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
+			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 5,646 of 28,232 are left, the others are taken by closed connections in TIME_WAIT; at the present rate none is left in 1 min 30 s."},
 		},
+		{"little time left, and most of the ports", []*snapshot.Report{host(0, nil), host(3, client(20000, new(14)))}, snapshot.Healthy, nil},
 		{
-			"little time left",
-			[]*snapshot.Report{host(0, nil), host(3, client(20000, new(59)))},
-			snapshot.Critical,
-			[]string{"ephemeral-ports-running-out: Ports from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) run out: 20,000 of 28,232 left, all by closed connections in TIME_WAIT; at the present rate none is left in 59 s."},
+			"over half, and little time left",
+			[]*snapshot.Report{host(0, nil), host(3, client(10000, new(14)))},
+			snapshot.Warning,
+			[]string{"ephemeral-ports-slow: connect() from 10.0.0.5 to 10.0.0.9 (port 6379, usually redis) is in its slow half: 18,232 of 28,232 ports are taken, all by closed connections in TIME_WAIT; at the present rate none is left in 14 s."},
 		},
 		{
 			"none left",
@@ -168,6 +170,51 @@ func TestFindingsHold(t *testing.T) {
 	}
 	if fresh := judge(30, 15000, nil); len(fresh) != 0 {
 		t.Errorf("at 47 %% with nothing before: %+v", fresh)
+	}
+	// The same of time that is left.
+	soon := func(seconds int, previous []snapshot.Finding) []snapshot.Finding {
+		return Judge([]*snapshot.Report{host(15, client(10000, new(seconds)))}, previous, Settings{}).Findings
+	}
+	left := soon(14, nil)
+	if held := soon(16, left); len(held) != 1 || held[0].ID != PortsRunningOut {
+		t.Errorf("16 s left after 14: %+v", held)
+	}
+	if gone := soon(17, left); len(gone) != 1 || gone[0].ID != PortsSlow {
+		t.Errorf("17 s left after 14: %+v", gone)
+	}
+}
+
+// A range that runs dry before the next look is in its slow half first, however
+// fast, and so for one look at least.
+func TestPortsRunOutAfterTheSlowHalf(t *testing.T) {
+	var previous []snapshot.Finding
+	for at, c := range []struct {
+		free    int
+		seconds *int
+		want    string
+	}{
+		{20000, new(10), ""}, {13000, new(7), PortsSlow}, {12000, new(16), PortsSlow}, {11000, new(14), PortsRunningOut},
+		{10900, new(16), PortsRunningOut}, {10800, new(17), PortsSlow}, {10000, nil, PortsSlow}, {13000, nil, PortsSlow},
+	} {
+		res := Judge([]*snapshot.Report{host(float64(at)-1, nil), host(float64(at), client(c.free, c.seconds))}, previous, Settings{})
+		got := ""
+		for _, f := range res.Findings {
+			got += f.ID
+		}
+		if got != c.want {
+			t.Errorf("look %d: %q, want %q", at, got, c.want)
+		}
+		previous = res.Findings
+	}
+}
+
+// A first look can't wait for the next.
+func TestPortsRunOutAtTheFirstLook(t *testing.T) {
+	counted := host(0, nil) // as twwatch check begins
+	counted.Namespaces[0].Source = ""
+	res := Judge([]*snapshot.Report{counted, host(3, client(13000, new(14)))}, nil, Settings{})
+	if len(res.Findings) != 1 || res.Findings[0].ID != PortsRunningOut {
+		t.Errorf("%+v", res.Findings)
 	}
 }
 

@@ -1,10 +1,13 @@
 package diagnose
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
+	"github.com/twwatch/twwatch/internal/draw"
 )
 
 // risesOfTrend is how many looks must have found more than the one before for
@@ -25,6 +28,7 @@ type growth struct {
 	known   bool
 	more    int // below 0 if there are fewer
 	now     int
+	looks   int // that know the number
 	rises   int // looks that found more than the one before
 	seconds float64
 }
@@ -62,7 +66,7 @@ func (s *scene) growthOf(of func(*snapshot.Namespace) (n int, known bool)) growt
 			first = i
 		}
 	}
-	g := growth{known: len(counts) > 1, now: now, more: now - counts[first].n, seconds: counts[first].ago}
+	g := growth{known: len(counts) > 1, looks: len(counts), now: now, more: now - counts[first].n, seconds: counts[first].ago}
 	for i := first + 1; i < len(counts); i++ {
 		if counts[i].n > counts[i-1].n {
 			g.rises++
@@ -98,19 +102,46 @@ func (s *scene) tightest(sockets []closeWait) *use {
 	}
 	var worst *use
 	for _, pid := range slices.Sorted(maps.Keys(of)) {
-		o := s.owner(pid)
-		if o == nil || o.Descriptors == nil || o.DescriptorLimit == nil || *o.DescriptorLimit <= 0 {
-			continue
-		}
-		if u := (&use{owner: o, sockets: of[pid]}); worst == nil || u.share() > worst.share() {
+		if u := s.useOf(pid); u != nil && (worst == nil || u.share() > worst.share()) {
 			worst = u
+			u.sockets = of[pid]
 		}
 	}
 	return worst
 }
 
+// useOf is what a process has of its descriptors, nil if its limit isn't known.
+func (s *scene) useOf(pid int) *use {
+	o := s.owner(pid)
+	if o == nil || o.Descriptors == nil || o.DescriptorLimit == nil || *o.DescriptorLimit <= 0 {
+		return nil
+	}
+	return &use{owner: o}
+}
+
+func (u *use) evidence() []snapshot.Evidence {
+	if u == nil {
+		return nil
+	}
+	proc := "/proc/" + strconv.Itoa(u.owner.PID)
+	return []snapshot.Evidence{
+		{What: "open descriptors", Value: float64(*u.owner.Descriptors), Unit: "descriptors", Source: proc + "/fd"},
+		{What: "limit of descriptors", Value: float64(*u.owner.DescriptorLimit), Unit: "descriptors", Source: proc + "/limits: Max open files"},
+	}
+}
+
+// starves says that a listener's process has no descriptor left to accept a
+// connection with (EMFILE, accept(2)).
+func (u *use) starves() string {
+	if u == nil || *u.owner.Descriptors < *u.owner.DescriptorLimit {
+		return ""
+	}
+	return fmt.Sprintf("; all of its %s descriptors are open, and accept() fails without a free one", draw.Count(int64(*u.owner.DescriptorLimit)))
+}
+
 // grow tells a process's growth: of its own CLOSE_WAITs, if it was among the
-// owners before, or else its part of the group's.
+// owners at looks enough for a trend, or else its part of the group's. (Of the
+// looks that a daemon keeps only the newest still have their owners.)
 func (s *scene) grow(u *use, g *closeWaitGroup) {
 	own := s.growthOf(func(ns *snapshot.Namespace) (int, bool) {
 		for i := range ns.Owners {
@@ -123,7 +154,7 @@ func (s *scene) grow(u *use, g *closeWaitGroup) {
 	switch {
 	case own.grows():
 		u.more = float64(own.more) / own.seconds
-	case !own.known && g.growth.grows():
+	case own.looks <= risesOfTrend && g.growth.grows():
 		u.more = float64(g.growth.more) / g.growth.seconds * float64(u.sockets) / float64(len(g.sockets))
 	}
 }

@@ -127,7 +127,7 @@ func judgeHalfOpen(s *scene) []*found {
 		}
 		all = append(all, s.halfOpenFinding(q, q.subject(), cookies, dropped))
 	}
-	return all
+	return s.most(all)
 }
 
 func (q *synQueue) subject() snapshot.Subject {
@@ -230,6 +230,7 @@ func (s *scene) atListener(a *advice.Situation, port uint16, l *snapshot.Listene
 	a.Numbers.Backlog = new(int(l.Backlog))
 	if o := s.owner(l.PID); o != nil {
 		a.Runtime, a.RuntimeVersion = o.Runtime, o.RuntimeVersion
+		a.Numbers.Descriptors, a.Numbers.DescriptorLimit = o.Descriptors, o.DescriptorLimit
 	}
 }
 
@@ -310,8 +311,9 @@ func queuesOver(ns *snapshot.Namespace, ago float64) []acceptQueue {
 
 func (s *scene) acceptFinding(q *acceptQueue, refused uint64) *found {
 	l := q.listener
+	u := s.useOf(l.PID)
 	f := &found{Finding: snapshot.Finding{
-		ID: AcceptOverflow, Severity: snapshot.Warning, Evidence: s.acceptEvidence(q),
+		ID: AcceptOverflow, Severity: snapshot.Warning, Evidence: append(s.acceptEvidence(q), u.evidence()...),
 		Subject: snapshot.Subject{Side: snapshot.Server, Device: l.Device, Local: q.local.Addr().String(), Port: q.local.Port(), Process: l.Comm},
 	}}
 	name := portOf(q.local.Port(), l)
@@ -323,9 +325,9 @@ func (s *scene) acceptFinding(q *acceptQueue, refused uint64) *found {
 	switch {
 	case q.over && refused > 0:
 		f.Severity = snapshot.Critical
-		f.Summary = fmt.Sprintf("The accept queue of %s overflows: %s%s.", name, many, try)
+		f.Summary = fmt.Sprintf("The accept queue of %s overflows: %s%s%s.", name, many, try, u.starves())
 	case q.over:
-		f.Summary = fmt.Sprintf("The accept queue of %s is full: %s, and the next client finds no room.", name, many)
+		f.Summary = fmt.Sprintf("The accept queue of %s is full: %s, and the next client finds no room%s.", name, many, u.starves())
 	default:
 		f.Summary = fmt.Sprintf("The accept queue of %s was full %s ago: %s waited where the limit is %s%s.", name, draw.Duration(q.ago),
 			draw.Count(int64(q.queue)), draw.Count(int64(q.backlog)), try)

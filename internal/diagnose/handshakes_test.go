@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -24,6 +25,7 @@ func halfOpen(rows ...snapshot.HalfOpen) func(*snapshot.Namespace) {
 			n.States.SynRecv += h.Sockets
 		}
 		n.Limits.TCPSyncookies, n.Limits.TCPMaxSynBacklog, n.Limits.TCPSynackRetries = new(1), new(1024), new(5)
+		n.Limits.Somaxconn = new(4096)
 	}
 }
 
@@ -75,6 +77,11 @@ func TestHandshakes(t *testing.T) {
 		{
 			"clients left meanwhile",
 			[]*snapshot.Report{looked(0, nothing), looked(60, blocked(9), counted(map[string]uint64{"ListenOverflows": 140}), waiting(peers{snapshot.Server, 8080, 9, snapshot.CloseWait{RecvQ: 6}, 12}))},
+			nil, "critical accept-queue-overflow, warning close-wait-not-accepted <- accept-queue-overflow",
+		},
+		{
+			"accept() fails for want of a descriptor",
+			[]*snapshot.Report{looked(0, nothing), looked(60, blocked(9), counted(map[string]uint64{"ListenOverflows": 140}), ownedBy(descriptors(77, "blocked", 1024, 1024, 0)), waiting(peers{snapshot.Server, 8080, 9, snapshot.CloseWait{RecvQ: 6}, 12}))},
 			nil, "critical accept-queue-overflow, warning close-wait-not-accepted <- accept-queue-overflow",
 		},
 		{
@@ -164,5 +171,18 @@ func TestCloses(t *testing.T) {
 	})
 	if res := Judge([]*snapshot.Report{looked(0)}, nil, Settings{}); !slices.Contains(res.NotJudged, OrphansNearLimit) {
 		t.Error("orphans without a known limit were judged")
+	}
+}
+
+// A scan of many ports makes no more findings than any other kind has.
+func TestManyFloods(t *testing.T) {
+	var changes []func(*snapshot.Namespace)
+	for port := range uint16(30) {
+		changes = append(changes, listening(fmt.Sprintf("0.0.0.0:%d", 8000+port), 0, 8, "server", 31),
+			halfOpen(snapshot.HalfOpen{Port: 8000 + port, Remote: "198.51.100.0/24", Sockets: 8}))
+	}
+	found := Judge([]*snapshot.Report{looked(60, changes...)}, nil, Settings{}).Findings
+	if len(found) != mostFindings {
+		t.Errorf("%d findings: %s", len(found), brief(found))
 	}
 }

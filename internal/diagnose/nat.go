@@ -19,7 +19,8 @@ const (
 )
 
 // A destination that SNAT has no port for has most of the handshakes that hang,
-// and more than a few that hang for other reasons.
+// and so of the SYNs that are repeated, and more than a few that hang for other
+// reasons.
 const (
 	snatShare   = 0.5
 	snatHanging = 5
@@ -58,13 +59,23 @@ func (s *scene) pawsInbound() (where, counter string) {
 	return "connections in TIME_WAIT or open ones, which this kernel counts together", "PAWSEstab"
 }
 
+// fewPAWS is how many refused segments are a sign, however short the time: a
+// stray duplicate, as two ends that close at once have, is one.
+const fewPAWS = 3
+
 // judgePAWS looks for segments that were refused since their timestamp was
 // older than one seen before.
 func judgePAWS(s *scene) []*found {
 	where, counter := s.pawsInbound()
 	limit := s.threshold(pawsDropsRate, snapshot.Subject{}, PAWSDrops)
-	inbound, _ := s.rate(counter)
-	active, _ := s.rate("PAWSActive")
+	often := func(counter string) float64 {
+		if n, _ := s.growth(counter); n < fewPAWS {
+			return 0
+		}
+		rate, _ := s.rate(counter)
+		return rate
+	}
+	inbound, active := often(counter), often("PAWSActive")
 	f := &found{
 		Finding: snapshot.Finding{ID: PAWSDrops, Severity: snapshot.Warning, Evidence: []snapshot.Evidence{
 			{What: "segments refused for an old timestamp", Value: inbound, Unit: "1/s", Source: "TcpExt " + counter},
@@ -174,22 +185,26 @@ func judgeConntrack(s *scene) []*found {
 
 // judgeSNAT needs three signs at once. Entries that can't be made alone are no
 // proof: a UDP source NAT, and pairs of DNS questions, have them too. Repeated
-// SYNs alone are none: a server repeats its SYN-ACKs in the same counter.
+// SYNs alone are none: a server repeats its SYN-ACKs in the same counter, and a
+// host that is gone lets them be repeated too. And the numbers must agree: each
+// SYN that finds no port is an entry that couldn't be made, the repeated ones
+// too, and so the two counters grow together.
 func judgeSNAT(s *scene) []*found {
 	failed, _ := s.conntrackGrowth(insertFailed)
 	retrans, _ := s.rate("TCPSynRetrans")
 	if share, ok := s.conntrackShare(); failed == 0 || ok && share >= s.settings.Thresholds.of(conntrackFull, true) {
 		return nil // a full table fails in the same way, and is told as such
 	}
+	repeated, _ := s.growth("TCPSynRetrans")
 	to := s.hanging()
-	if to == nil || retrans < s.threshold(snatRetransRate, to.subject, SNATExhaustion) || !s.stillRepeats() {
+	if to == nil || float64(failed) < snatShare*float64(repeated) || retrans < s.threshold(snatRetransRate, to.subject, SNATExhaustion) || !s.stillRepeats() {
 		return nil
 	}
 	f := &found{
 		Finding: snapshot.Finding{
 			ID: SNATExhaustion, Severity: snapshot.Critical, Subject: to.subject,
-			Summary: fmt.Sprintf("Source NAT finds no free port towards %s: %s connections hang in SYN_SENT, SYNs are repeated at %s, and conntrack failed to make an entry %s in %s.",
-				destination([]*snapshot.Flow{to.flow}), draw.Count(int64(to.sockets)), draw.Rate(retrans), times(failed), draw.Duration(s.seconds)),
+			Summary: fmt.Sprintf("Source NAT finds no free port towards %s: %s connections%s hang in SYN_SENT, SYNs are repeated at %s, and conntrack failed to make an entry %s in %s.",
+				destination([]*snapshot.Flow{to.flow}), draw.Count(int64(to.sockets)), to.of(), draw.Rate(retrans), times(failed), draw.Duration(s.seconds)),
 			Evidence: []snapshot.Evidence{
 				{What: "entries that couldn't be made", Value: float64(failed), Unit: "connections", Source: "/proc/net/stat/nf_conntrack: insert_failed, over all CPUs"},
 				{What: "SYNs and SYN-ACKs repeated", Value: retrans, Unit: "1/s", Source: "TcpExt TCPSynRetrans"},
@@ -222,6 +237,14 @@ type hangingTo struct {
 	flow    *snapshot.Flow // the one with most of them
 	alone   bool           // there is no other
 	sockets int
+}
+
+// of names the program of the handshakes, if all are of one flow.
+func (h *hangingTo) of() string {
+	if name := who([]*snapshot.Flow{h.flow}); h.alone && name != "" {
+		return " of " + name
+	}
+	return ""
 }
 
 // hanging is the destination that most of the handshakes in SYN_SENT go to, nil

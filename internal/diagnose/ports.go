@@ -72,19 +72,35 @@ func taken(f *snapshot.Flow) float64 {
 	return 1 - float64(f.Ports.Free)/float64(all)
 }
 
-// portTrouble is which finding a flow's ports make, "" if none.
+// portTrouble is which finding a flow's ports make, "" if none. Up to half of
+// the range, the rate alone is the matter: see short-connections-client. Each
+// range that runs dry is in its slow half first; how little time is left counts
+// from the next look on, or at once if there was none before.
 func (s *scene) portTrouble(f *snapshot.Flow) string {
-	p, t := f.Ports, &s.settings.Thresholds
-	switch used := taken(f); {
-	case p.Free <= 0:
-		return PortsExhausted
-	case used >= t.of(portsRunningOut, s.heldFlow(f, PortsRunningOut, PortsExhausted)),
-		p.SecondsToExhaustion != nil && float64(*p.SecondsToExhaustion) < t.of(portsSeconds, false):
-		return PortsRunningOut
-	case used > t.of(portsSlow, s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)):
-		return PortsSlow
+	t := &s.settings.Thresholds
+	slow := s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted)
+	runOut := s.heldFlow(f, PortsRunningOut, PortsExhausted)
+	soon := t.of(portsSeconds, false)
+	if runOut {
+		soon /= leaves
 	}
-	return ""
+	used, left := taken(f), f.Ports.SecondsToExhaustion
+	switch {
+	case f.Ports.Free <= 0:
+		return PortsExhausted
+	case used >= t.of(portsRunningOut, runOut):
+		return PortsRunningOut
+	case used <= t.of(portsSlow, slow):
+		return ""
+	case left != nil && float64(*left) < soon && (slow || s.firstLook()):
+		return PortsRunningOut
+	}
+	return PortsSlow
+}
+
+// firstLook tells whether no earlier look saw the namespace's sockets.
+func (s *scene) firstLook() bool {
+	return !slices.ContainsFunc(s.history, func(m moment) bool { return m.ns.Source != "" })
 }
 
 func (s *scene) portFinding(id string, g group) *found {
@@ -112,12 +128,12 @@ func (s *scene) portFinding(id string, g group) *found {
 	}
 	switch id {
 	case PortsExhausted:
-		finding.Summary = fmt.Sprintf("No port left from %s to %s: all %s are taken%s, and connect() fails with EADDRNOTAVAIL.", here, there, all, byWhat(f))
+		finding.Summary = fmt.Sprintf("No port left from %s to %s: all %s are taken%s, and connect() fails with EADDRNOTAVAIL.", here, there, all, byWhat(f, "all", "of them"))
 	case PortsRunningOut:
-		finding.Summary = fmt.Sprintf("Ports from %s to %s run out%s: %s of %s left%s%s.", here, there, tightest, left, all, byWhat(f), when(f.Ports))
+		finding.Summary = fmt.Sprintf("Ports from %s to %s run out%s: %s of %s are left%s%s.", here, there, tightest, left, all, byWhat(f, "the others are taken", "of the others are taken"), when(f.Ports))
 	default:
 		finding.Severity = snapshot.Warning
-		finding.Summary = fmt.Sprintf("connect() from %s to %s is in its slow half%s: %s of %s ports are taken%s%s.", here, there, tightest, used, all, byWhat(f), when(f.Ports))
+		finding.Summary = fmt.Sprintf("connect() from %s to %s is in its slow half%s: %s of %s ports are taken%s%s.", here, there, tightest, used, all, byWhat(f, "all", "of them"), when(f.Ports))
 	}
 	return finding
 }
@@ -127,16 +143,18 @@ func tightestFirst(flows []*snapshot.Flow, f *snapshot.Flow) []*snapshot.Flow {
 	return append([]*snapshot.Flow{f}, slices.DeleteFunc(slices.Clone(flows), func(o *snapshot.Flow) bool { return o == f })...)
 }
 
-// byWhat names what takes the ports, if it is TIME_WAIT or binds.
-func byWhat(f *snapshot.Flow) string {
+// byWhat names what takes the ports, if it is TIME_WAIT or binds: all of those
+// that the sentence speaks of, or some.
+func byWhat(f *snapshot.Flow, all, some string) string {
+	const closed = "by closed connections in TIME_WAIT"
 	used, waiting := f.Ports.Used, int(f.States.TimeWait)
 	switch {
 	case lostToBinds(f):
-		return fmt.Sprintf(", %s of them by bind(), for every destination at once", draw.Count(int64(f.Ports.Blocked)))
+		return fmt.Sprintf(", %s %s by bind(), for every destination at once", draw.Count(int64(f.Ports.Blocked)), some)
 	case waiting > 0 && waiting >= used && f.Ports.Blocked == 0:
-		return ", all by closed connections in TIME_WAIT"
+		return fmt.Sprintf(", %s %s", all, closed)
 	case waiting > 0 && waiting >= used/2:
-		return fmt.Sprintf(", %s of them by closed connections in TIME_WAIT", draw.Count(int64(f.States.TimeWait)))
+		return fmt.Sprintf(", %s %s %s", draw.Count(int64(waiting)), some, closed)
 	}
 	return ""
 }
@@ -232,7 +250,7 @@ func judgeBinds(s *scene) []*found {
 			situation.Runtime, situation.RuntimeVersion = p.Runtime, p.RuntimeVersion
 		}
 	}
-	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost so.",
+	finding.Summary = fmt.Sprintf("%s before connect(), which takes each port for every destination at once: %s of %s ports (%s) are lost that way.",
 		verb, draw.Count(int64(lost)), draw.Count(int64(all)), draw.Percent(float64(lost)/float64(all)))
 	finding.situations = []advice.Situation{situation}
 	return []*found{finding}

@@ -79,7 +79,7 @@ func judgeReuse(s *scene) []*found {
 // tightFlow is the client flow with the fewest ports left, nil if each has
 // plenty. TIME_WAIT must be among what takes them: nothing else is reused.
 func (s *scene) tightFlow() *snapshot.Flow {
-	tight := s.settings.Thresholds.of(portsSlow, s.held(snapshot.Subject{}, ReuseNoTimestamps))
+	tight := s.settings.Thresholds.of(portsSlow, s.warned(ReuseNoTimestamps))
 	var worst *snapshot.Flow
 	for i := range s.ns.Flows {
 		f := &s.ns.Flows[i]
@@ -92,6 +92,12 @@ func (s *scene) tightFlow() *snapshot.Flow {
 		}
 	}
 	return worst
+}
+
+// warned tells whether a setting limited something at the last judgement.
+func (s *scene) warned(id string) bool {
+	e := s.earlier(id, snapshot.Subject{})
+	return e != nil && e.Severity != snapshot.Info
 }
 
 // judgeBucketsLowered compares with the kernel's default: half of the hash
@@ -109,7 +115,7 @@ func judgeBucketsLowered(s *scene) []*found {
 		isSet("tcp_max_tw_buckets", limit, "sockets"),
 		snapshot.Evidence{What: "its default", Value: float64(usual), Unit: "sockets", Source: "half of sysctl net.ipv4.tcp_ehash_entries"})
 	used := s.ns.TimeWait.BucketsUsed
-	if e := s.earlier(BucketsLowered, snapshot.Subject{}); float64(used) >= s.settings.Thresholds.of(bucketsNear, e != nil && e.Severity != snapshot.Info)*float64(limit) && used > 0 {
+	if float64(used) >= s.settings.Thresholds.of(bucketsNear, s.warned(BucketsLowered))*float64(limit) && used > 0 {
 		f.Severity = snapshot.Warning
 		f.Summary += fmt.Sprintf("; %s are in use", draw.Count(int64(used)))
 		f.Evidence = append(f.Evidence, bucketEvidence(&s.ns.TimeWait)[0])

@@ -90,6 +90,18 @@ func TestSettings(t *testing.T) {
 		{"parity", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.IPLocalPortRange = &sysctl.PortRange{Low: 1024, High: 65000} }))}, nil, "info port-range-parity"},
 		{"parity, odd", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.IPLocalPortRange = &sysctl.PortRange{Low: 1025, High: 65535} }))}, nil, "info port-range-parity"},
 	})
+	// A setting that has been there without harm limits from the threshold on, and
+	// no longer once its number is clear of it.
+	at := func(free int, previous []snapshot.Finding) Result {
+		return Judge([]*snapshot.Report{looked(0, reuse, func(n *snapshot.Namespace) { client(free, nil)(n); n.Flows[0].CloseRate = nil })}, previous, Settings{})
+	}
+	harmless := at(15000, nil) // 47 %
+	if again := at(15000, harmless.Findings); brief(again.Findings) != "info tw-reuse-without-timestamps" {
+		t.Errorf("at 47 %%, and before: %s", brief(again.Findings))
+	}
+	if held := at(15000, at(14000, nil).Findings); !strings.Contains(brief(held.Findings), "warning tw-reuse-without-timestamps") {
+		t.Errorf("at 47 %% after 50: %s", brief(held.Findings))
+	}
 	old := Judge([]*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPMaxTWBuckets, l.TCPEhashEntries = new(5000), nil }))}, nil, Settings{})
 	if len(old.Findings) != 0 || !slices.Contains(old.NotJudged, BucketsLowered) {
 		t.Errorf("a kernel that doesn't show its hash entries: %s, not judged %s", brief(old.Findings), strings.Join(old.NotJudged, " "))
@@ -125,6 +137,7 @@ func TestNAT(t *testing.T) {
 	repeated := func(n uint64) func(*snapshot.Namespace) { return counted(map[string]uint64{"TCPSynRetrans": n}) }
 	judgeCases(t, "nat", []goldenCase{
 		{"a stray segment", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 5, "PAWSEstab": 500})}, nil, ""},
+		{"a stray segment in a short look", []*snapshot.Report{paws(0, nil), paws(3, map[string]uint64{"PAWSTimewait": 2})}, nil, ""},
 		{"clients behind one address", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSTimewait": 6})}, nil, "warning paws-drops"},
 		{"the same on Linux 6.12", []*snapshot.Report{oldPAWS(0, 100), oldPAWS(60, 292)}, nil, "warning paws-drops"},
 		{"answers with old echoes", []*snapshot.Report{paws(0, nil), paws(60, map[string]uint64{"PAWSActive": 60})}, nil, "warning paws-drops"},
@@ -144,11 +157,12 @@ func TestNAT(t *testing.T) {
 		{"drops of a table that isn't full", []*snapshot.Report{table(0, 1000, 9, 0), table(60, 1000, 1209, 0)}, nil, ""},
 
 		{"UDP races alone", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 6000, 6000)}, nil, ""},
+		{"UDP races and many handshakes to a dead server", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 60, 60, hanging("10.0.0.9", 40), repeated(1800))}, nil, ""},
 		{"UDP races and a dead server", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 60, 60, hanging("10.0.0.9", 4), repeated(100))}, nil, ""},
 		{"hanging connections alone", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 0, hanging("10.0.0.9", 40), repeated(1800))}, nil, ""},
 		{"few repeated SYNs", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 90, hanging("10.0.0.9", 40), repeated(59))}, nil, ""},
-		{"no destination dominates", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 90, hanging("10.0.0.9", 10), hanging("10.0.0.8", 10), hanging("10.0.0.7", 10), repeated(600))}, nil, ""},
-		{"over before the last look", []*snapshot.Report{table(0, 1000, 0, 0), table(45, 1000, 0, 90, repeated(600)), table(60, 1000, 0, 90, hanging("10.0.0.9", 40), repeated(600))}, nil, ""},
+		{"no destination dominates", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 0, 900, hanging("10.0.0.9", 10), hanging("10.0.0.8", 10), hanging("10.0.0.7", 10), repeated(600))}, nil, ""},
+		{"over before the last look", []*snapshot.Report{table(0, 1000, 0, 0), table(45, 1000, 0, 900, repeated(600)), table(60, 1000, 0, 900, hanging("10.0.0.9", 40), repeated(600))}, nil, ""},
 		{"no port for SNAT", []*snapshot.Report{table(0, 1000, 0, 0), table(60, 1000, 2300, 2300, hanging("10.0.0.9", 40), hanging("10.0.0.8", 10), repeated(1800))}, nil, "critical snat-exhaustion"},
 		{"a full table", []*snapshot.Report{table(0, 262144, 0, 0), table(60, 262144, 2300, 2300, hanging("10.0.0.9", 40), repeated(1800))}, nil, "critical conntrack-near-limit"},
 	})

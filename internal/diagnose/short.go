@@ -25,6 +25,7 @@ const (
 	evidenceRate = "connections closed"
 	evidencePeak = "new connections at the peak"
 	evidenceKept = "connections kept open"
+	evidenceFar  = "closed first by the other end"
 
 	sourceTimers = "TIME_WAIT timers of inet_diag (ss -tno state time-wait)"
 	sourceOpen   = "inet_diag (ss -tn state established)"
@@ -60,7 +61,10 @@ func shortConsequences() []consequence {
 	for _, of := range []string{BucketsNear, BucketsOverflow, ConntrackNear} {
 		all = append(all, consequence{cause: ShortClient, of: of, when: mostTimeWait})
 	}
-	return all
+	return append(all,
+		consequence{cause: ShortClient, of: Harmless, when: func(*scene, *found, *found) bool { return true }}, // its server's
+		consequence{cause: ShortServer, of: Harmless, when: mostTimeWait},
+		consequence{cause: ShortCured, of: ShortCured, when: bothEnds})
 }
 
 // sameConnections tells whether a server's closes are the other half of a
@@ -74,6 +78,14 @@ func sameConnections(s *scene, cause, of *found) bool {
 		}
 	}
 	return all > 0 && same*2 >= all
+}
+
+// bothEnds tells whether a server's connections are a client's that is here too.
+func bothEnds(s *scene, cause, of *found) bool {
+	return slices.ContainsFunc(cause.all(), func(c *snapshot.Flow) bool {
+		o := s.twin(c)
+		return o != nil && slices.Contains(of.flows, o)
+	})
 }
 
 // mostTimeWait tells whether a cause's flows have at least half of the
@@ -99,6 +111,7 @@ type churn struct {
 	group
 	own    float64 // closes here, 1/s
 	remote float64 // closes by the other end, 1/s
+	twin   float64 // of these, by a server on this host
 	life   float64 // seconds, at most
 	known  bool    // life is not only a bound
 	kept   *uint32 // connections that stay; nil: not known
@@ -108,26 +121,61 @@ type churn struct {
 
 func (c *churn) all() float64 { return c.own + c.remote }
 
+// served tells whether a server on this host closes nearly all: they take no
+// port then, and a handshake on one host is cheap.
+func (c *churn) served(least float64) bool { return c.own < least && c.twin >= c.all()/2 }
+
 // judgeClients looks for clients that open a connection for each request.
 func judgeClients(s *scene) []*found {
 	var flows []*snapshot.Flow
-	far := s.remoteCloses()
-	for i := range s.ns.Flows {
-		f := &s.ns.Flows[i]
-		if f.Side != snapshot.Client || folded(f) {
-			continue
-		}
-		if c := s.churnOf(group{[]*snapshot.Flow{f}, subject(f)}, far); s.churns(f, &c) {
+	holds := s.remoteCloses(true)
+	for _, f := range s.clients() {
+		if c := s.churnOf(group{[]*snapshot.Flow{f}, subject(f)}, holds); s.churns(f, &c) {
 			flows = append(flows, f)
 		}
 	}
 	slices.SortStableFunc(flows, func(a, b *snapshot.Flow) int { return cmp.Compare(present(b), present(a)) })
 	var all []*found
+	far := s.remoteCloses(false) // a load that holds loses so many to the other end just now
 	for _, g := range s.fold(flows, ShortClient) {
 		c := s.churnOf(g, far)
 		all = append(all, s.clientFinding(&c))
 	}
 	return s.most(append(all, s.healthChecks()...))
+}
+
+// clients are the client flows, and those that a finding was about and of which
+// nothing is left at this look, since the server here closes first: its flow
+// tells of them.
+func (s *scene) clients() []*snapshot.Flow {
+	var flows []*snapshot.Flow
+	for i := range s.ns.Flows {
+		if f := &s.ns.Flows[i]; f.Side == snapshot.Client && !folded(f) {
+			flows = append(flows, f)
+		}
+	}
+	for i := range s.previous {
+		p := &s.previous[i]
+		if p.ID != ShortClient || p.Namespace != s.ns.Name {
+			continue
+		}
+		f := &snapshot.Flow{
+			Side: snapshot.Client, Device: p.Subject.Device, Local: p.Subject.Local, Remote: p.Subject.Remote, Port: p.Subject.Port,
+			Service: p.Subject.Service, LongLived: new(uint32(0)),
+		}
+		if s.twin(f) == nil || sameFlow(s.ns, f) != nil {
+			continue
+		}
+		f.ServiceBy = s.twin(f).ServiceBy
+		if comm := p.Subject.Process; comm != "" {
+			f.Processes = []snapshot.Process{{Comm: comm}}
+			if i := slices.IndexFunc(s.ns.Owners, func(o snapshot.Owner) bool { return o.Comm == comm }); i >= 0 {
+				f.Processes[0].Runtime, f.Processes[0].RuntimeVersion = s.ns.Owners[i].Runtime, s.ns.Owners[i].RuntimeVersion
+			}
+		}
+		flows = append(flows, f)
+	}
+	return flows
 }
 
 // churnOf sums a group.
@@ -137,7 +185,7 @@ func (s *scene) churnOf(g group, far remoteChurn) churn {
 	known := true
 	for _, f := range g.flows {
 		c.own += present(f)
-		c.remote += s.twinRate(f)
+		c.twin += s.twinRate(f)
 		if far.flow == f {
 			c.remote += far.rate
 		}
@@ -148,6 +196,7 @@ func (s *scene) churnOf(g group, far remoteChurn) churn {
 			kept += min(*f.LongLived, f.States.Established)
 		}
 	}
+	c.remote += c.twin
 	if known && s.steadily(g.flows, kept) {
 		c.kept = &kept
 	} else if known {
@@ -210,7 +259,7 @@ func (s *scene) churns(f *snapshot.Flow, c *churn) bool {
 		return false
 	}
 	least := t.of(shortRate, held)
-	if c.own >= least && s.sustained(f, held) {
+	if c.own+s.twinRate(f) >= least && s.sustained(f, held) {
 		return true
 	}
 	// Its load may have ended, for want of ports even; what it left is the
@@ -230,25 +279,38 @@ func (s *scene) portsSpent(f *snapshot.Flow) bool {
 // sustained tells a load from a burst of some seconds.
 func (s *scene) sustained(f *snapshot.Flow, held bool) bool {
 	line := f.OpenedPerSecond
-	n := busy(line[max(0, len(line)-recentSeconds):])
+	if o := s.twin(f); o != nil {
+		line = together(line, o.OpenedPerSecond)
+	}
 	switch {
-	case held:
-		return true
-	case n >= busySeconds:
+	case held, busy(line[max(0, len(line)-recentSeconds):]) >= busySeconds:
 		return true
 	case !f.SurvivorsOnly:
 		return false
 	}
 	// Where sockets are recycled fast only the last second may be left of any
-	// load: then the counter, or an earlier look, tells.
+	// load: then the counter tells, or an earlier look at other seconds.
 	least := s.settings.Thresholds.of(shortRate, false)
 	for _, m := range s.history {
-		if o := sameFlow(m.ns, f); o != nil && m.ago >= busySeconds/2 && m.ago <= growthSeconds && present(o) >= least {
+		if o := sameFlow(m.ns, f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
 			return true
 		}
 	}
 	recycled, known := s.rate("TWRecycled")
 	return known && recycled >= least
+}
+
+// together sums two timelines, both of which end now.
+func together(a, b []uint32) []uint32 {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	sum := slices.Clone(a)
+	for i, n := range b {
+		at := len(a) - len(b) + i
+		sum[at] = saturate(sum[at], n)
+	}
+	return sum
 }
 
 // busy is how many seconds of a timeline have closes.
@@ -313,7 +375,7 @@ func (s *scene) clientFinding(c *churn) *found {
 	if e := s.earlier(ShortClient, c.subject); e != nil {
 		serious = e.Severity != snapshot.Info
 	}
-	if s.demand(f) >= t.of(shortDemand, serious) || c.all() >= t.of(shortWarningRate, serious) {
+	if s.demand(f) >= t.of(shortDemand, serious) || c.all() >= t.of(shortWarningRate, serious) && !c.served(t.of(shortRate, serious)) {
 		finding.Severity = snapshot.Warning
 	}
 	who, there := clientSide(c.flows), destination(c.flows)
@@ -344,7 +406,11 @@ func (c *churn) how(s *scene) string {
 	case c.life < math.MaxFloat64:
 		text += ", each lives less than " + draw.Duration(c.life)
 	}
-	if all := c.all(); c.remote > 0 && all > 0 && c.remote >= all/10 {
+	switch all := c.all(); {
+	case all <= 0 || c.remote < all/10:
+	case c.own == 0:
+		text += ", the other end closes them first"
+	default:
 		text += ", the other end closes " + share(c.remote/all) + " of them first"
 	}
 	return text
@@ -374,15 +440,14 @@ func (s *scene) effects(c *churn) string {
 	}
 	text := fmt.Sprintf("; %s of the ports %s are taken", share, to)
 	slow := taken(f) > s.settings.Thresholds.of(portsSlow, s.heldFlow(f, PortsSlow, PortsRunningOut, PortsExhausted))
-	if slow {
-		text += ", connect() is slower (about 100 times, measured on Linux 6.18)"
-	}
-	if p := f.Ports.SecondsToExhaustion; p != nil {
-		comma := ""
-		if slow {
-			comma = ","
-		}
-		text += fmt.Sprintf("%s and none is left in %s", comma, draw.Duration(float64(*p)))
+	const slower = "connect() is slower (about 100 times, measured on Linux 6.18)"
+	switch p := f.Ports.SecondsToExhaustion; {
+	case slow && p != nil:
+		text += fmt.Sprintf(", %s, and none is left in %s", slower, draw.Duration(float64(*p)))
+	case slow:
+		text += " and " + slower
+	case p != nil:
+		text += fmt.Sprintf(" and none is left in %s", draw.Duration(float64(*p)))
 	}
 	return text
 }
@@ -431,7 +496,7 @@ func (s *scene) clientEvidence(c *churn) []snapshot.Evidence {
 	}
 	e = append(e, snapshot.Evidence{What: "TIME_WAIT", Value: float64(waiting), Unit: "sockets", Source: "inet_diag (ss -tn state time-wait)"})
 	if c.remote > 0 {
-		e = append(e, snapshot.Evidence{What: "closed first by the other end", Value: finite(c.remote), Unit: "1/s", Source: "Tcp ActiveOpens less TcpExt TW, or TIME_WAIT of the server here"})
+		e = append(e, snapshot.Evidence{What: evidenceFar, Value: finite(c.remote), Unit: "1/s", Source: "Tcp ActiveOpens less TcpExt TW, or TIME_WAIT of the server here"})
 	}
 	if usablePorts(f) > 0 {
 		e = append(e,

@@ -210,20 +210,24 @@ func resetSide(p span) (snapshot.Side, []snapshot.Side) {
 // remoteChurn is the connections that were opened here and closed first by
 // another host.
 type remoteChurn struct {
-	rate float64 // 1/s; 0 unless it reaches its threshold, and holds
+	rate float64 // 1/s; 0 unless it reaches its threshold
 	life float64 // seconds, at most
-	flow *snapshot.Flow
+	// reset is set if most were ended by a RST and not a FIN.
+	reset bool
+	flow  *snapshot.Flow
 }
 
-// remoteCloses sums up what was opened here and didn't end here.
-func (s *scene) remoteCloses() remoteChurn {
+// remoteCloses sums up what was opened here and didn't end here: as a load that
+// holds, or as it is just now.
+func (s *scene) remoteCloses(holds bool) remoteChurn {
 	held := s.heldAny(ShortRemoteCloses)
 	t := &s.settings.Thresholds
 	if lacks("ActiveOpens", "TW")(s) {
 		return remoteChurn{}
 	}
-	rate, ok := s.steady(s.leftOver, t.of(remoteClosesRate, held || s.heldAny(ShortClient)), held)
-	if !ok {
+	least := t.of(remoteClosesRate, held || s.heldAny(ShortClient))
+	rate, steady := s.steady(s.leftOver, least, held)
+	if rate < least || holds && !steady {
 		return remoteChurn{}
 	}
 	far := remoteChurn{rate: rate}
@@ -251,9 +255,12 @@ func (s *scene) remoteCloses() remoteChurn {
 	if held {
 		limit /= leaves
 	}
-	if far.life = life(open, rate+own); far.life >= limit {
+	// Where connections come evenly, their lifetime x their rate is at most one
+	// more than are open at a time.
+	if far.life = life(open+1, rate+own); far.life >= limit {
 		return remoteChurn{}
 	}
+	far.reset = resetsFrom(s.spans()[0]) >= mostOf*rate
 	if g := s.clearest(snapshot.Client); g != nil {
 		far.flow = g.flows[0]
 	} else if busiest != nil && present(busiest) >= clearShare*own && own >= ownShare*rate {
@@ -261,6 +268,12 @@ func (s *scene) remoteCloses() remoteChurn {
 		far.flow = busiest
 	}
 	return far
+}
+
+// resetsFrom is the rate of connections that the other end has reset: all that
+// were, less those that this end did away with.
+func resetsFrom(p span) float64 {
+	return max(0, p.rate("EstabResets")-p.rate("TCPAbortOnClose")-p.rate("TCPAbortOnData"))
 }
 
 // leftOver is the rate of connections that were opened here in a span, less all
@@ -301,7 +314,7 @@ func (s *scene) leftOver(p span) float64 {
 // judgeRemoteCloses tells of short connections that leave nothing here. What a
 // flow that closes some of its own loses to the other end is told there.
 func judgeRemoteCloses(s *scene) []*found {
-	far := s.remoteCloses()
+	far := s.remoteCloses(true)
 	if far.rate == 0 {
 		return nil
 	}
@@ -320,15 +333,21 @@ func judgeRemoteCloses(s *scene) []*found {
 	}
 	last := s.spans()[0]
 	finding.Evidence = []snapshot.Evidence{
-		{What: "closed first by the other end", Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
+		{What: evidenceFar, Value: finite(far.rate), Unit: "1/s", Source: "Tcp ActiveOpens less TW, AttemptFails, aborts and connections that stay"},
 		{What: "connections opened here", Value: last.rate("ActiveOpens"), Unit: "1/s", Source: "Tcp ActiveOpens"},
 		{What: "TIME_WAIT entered here", Value: last.rate("TW"), Unit: "1/s", Source: "TcpExt TW"},
-		{What: "mean lifetime, at most", Value: finite(far.life), Unit: "s", Source: "Little's law: connections open and not kept / rate"},
+		{What: "mean lifetime, at most", Value: finite(far.life), Unit: "s", Source: "Little's law: connections open and not kept, and one more, / rate"},
 	}
-	const after = "the TIME_WAIT are over there, and each request pays for a handshake all the same"
+	how, after := "closes first", "the TIME_WAIT are over there, and each request pays for a handshake all the same"
+	if far.reset {
+		how, after = "resets it", "no TIME_WAIT stays at either end, data can be lost, and each request pays for a handshake all the same"
+		finding.Evidence = append(finding.Evidence, snapshot.Evidence{
+			What: "reset by the other end", Value: finite(resetsFrom(last)), Unit: "1/s", Source: "Tcp EstabResets less TcpExt TCPAbortOnClose and TCPAbortOnData",
+		})
+	}
 	if far.flow == nil {
-		finding.Summary = fmt.Sprintf("%s connections a second are opened here that the other end closes first (each lives less than %s): %s; whose they are can't be told, since no flow stands out by its short connections.",
-			draw.Short(far.rate), draw.Duration(far.life), after)
+		finding.Summary = fmt.Sprintf("%s connections a second are opened here, and the other end %s (each lives less than %s): %s; whose they are can't be told, since no flow stands out by its short connections.",
+			draw.Short(far.rate), how, draw.Duration(far.life), after)
 		a := s.situation(advice.RemoteCloses, nil)
 		a.Side, a.Numbers.Rate = snapshot.Client, new(far.rate)
 		finding.situations = []advice.Situation{a}
@@ -344,8 +363,8 @@ func judgeRemoteCloses(s *scene) []*found {
 	if n := far.flow.LongLived; n != nil {
 		finding.Evidence = append(finding.Evidence, snapshot.Evidence{What: evidenceKept, Value: float64(*n), Unit: "sockets", Source: "seen at two looks at least, by cookie"})
 	}
-	finding.Summary = fmt.Sprintf("%s opens a new connection to %s for every request, and the other end closes first (%s, each lives less than %s): %s.",
-		clientSide(flows), destination(flows), draw.Rate(all), draw.Duration(far.life), after)
+	finding.Summary = fmt.Sprintf("%s opens a new connection to %s for every request, and the other end %s (%s, each lives less than %s): %s.",
+		clientSide(flows), destination(flows), how, draw.Rate(all), draw.Duration(far.life), after)
 	a := s.situation(advice.RemoteCloses, far.flow)
 	a.Numbers.Rate, a.Numbers.Lifetime, a.Numbers.TimeWait = new(all), nil, nil // its TIME_WAIT are elsewhere
 	if n := far.flow.States.Established; n > 0 {

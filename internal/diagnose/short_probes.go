@@ -33,16 +33,21 @@ func (s *scene) healthChecks() []*found {
 	}
 	var keys []key
 	probes := map[key]*probe{}
+	var flows []*snapshot.Flow
+	var periods []float64
 	for i := range s.ns.Flows {
 		f := &s.ns.Flows[i]
 		if f.Side != snapshot.Client || folded(f) || present(f) >= s.settings.Thresholds.of(shortRate, false) {
 			continue
 		}
-		period, ok := period(f.OpenedPerSecond)
-		if !ok {
-			continue
+		if period, ok := period(f.OpenedPerSecond); ok {
+			flows, periods = append(flows, f), append(periods, period)
 		}
-		k := key{program: comm(f)}
+	}
+	programs := programsByPort(flows)
+	for i, f := range flows {
+		period := periods[i]
+		k := key{program: programs(f)}
 		if k.program == "" {
 			k.port = f.Port
 		}
@@ -62,6 +67,27 @@ func (s *scene) healthChecks() []*found {
 	return all
 }
 
+// programsByPort tells the program of a flow. Probes last too short for each of
+// them to be seen, so one whose program isn't known is of the only program that
+// is seen to probe the same port.
+func programsByPort(flows []*snapshot.Flow) func(*snapshot.Flow) string {
+	only, several := map[uint16]string{}, map[uint16]bool{}
+	for _, f := range flows {
+		name := comm(f)
+		if name == "" {
+			continue
+		}
+		several[f.Port] = several[f.Port] || only[f.Port] != "" && only[f.Port] != name
+		only[f.Port] = name
+	}
+	return func(f *snapshot.Flow) string {
+		if name := comm(f); name != "" || several[f.Port] {
+			return name
+		}
+		return only[f.Port]
+	}
+}
+
 // probe is what one program checks.
 type probe struct {
 	flows             []*snapshot.Flow
@@ -71,6 +97,10 @@ type probe struct {
 
 func (p *probe) add(f *snapshot.Flow, period float64) {
 	p.flows = append(p.flows, f)
+	if comm(p.flows[0]) == "" { // the first names all
+		last := len(p.flows) - 1
+		p.flows[0], p.flows[last] = f, p.flows[0]
+	}
 	p.shortest, p.longest = min(p.shortest, period), max(p.longest, period)
 	p.waiting += int(f.States.TimeWait)
 }

@@ -124,9 +124,7 @@ func (v *served) settle(s *scene) {
 			without += present(f)
 			continue
 		}
-		for i, n := range f.OpenedPerSecond[max(0, len(f.OpenedPerSecond)-60):] {
-			line[i] = saturate(line[i], n)
-		}
+		line = together(line, f.OpenedPerSecond)
 	}
 	if w := &s.ns.TimeWait; without*2 > v.rate && w.CloseRate != nil && v.rate*2 >= *w.CloseRate {
 		line = w.OpenedPerSecond

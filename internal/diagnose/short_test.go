@@ -164,6 +164,7 @@ func scenarios() []scenario {
 		return f
 	}
 	upstream := open(by(closing("10.77.0.2", 8081, 10, 18), "nginx", "nginx", 1), 1, new(uint32(0)))
+	inFront := service(by(open(closing("10.0.0.5", 8080, 0, 0), 1, new(uint32(0))), "nginx", "nginx", 1), "http", "process")
 	return []scenario{
 		{"no pool: the model", looks(2, counters.Set{"TW": 470, "ActiveOpens": 470}, flows(model())), nil,
 			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client"}},
@@ -207,6 +208,17 @@ func scenarios() []scenario {
 			f.States.TimeWait, f.CloseRate, f.CloseRateSeconds = 6, new(0.1), 60
 			return f
 		})), nil, []string{"info short-connections-client"}},
+		{"health checks of which few were seen", looks(2, nil, repeat(30, func(i int, remote string) snapshot.Flow {
+			f := closing(remote, 8080, 0, 0)
+			for s := 3 + i%10; s < 60; s += 10 {
+				f.OpenedPerSecond[s]++
+			}
+			f.States.TimeWait, f.CloseRate, f.CloseRateSeconds = 6, new(0.1), 60
+			if f.Attributed = new(0.0); i%10 == 1 {
+				f = by(f, "kubelet", "kubelet", 0.5)
+			}
+			return f
+		})), nil, []string{"info short-connections-client"}},
 		{"one probe", looks(2, nil, repeat(1, func(_ int, remote string) snapshot.Flow {
 			f := closing(remote, 9100, 0, 0)
 			for s := 9; s < 60; s += 10 {
@@ -237,7 +249,14 @@ func scenarios() []scenario {
 				f.OpenedPerSecond = nil
 				return f
 			}(),
-		), listener("0.0.0.0:80", "nginx"))), nil, []string{"info short-connections-server"}},
+		), listener("0.0.0.0:80", "nginx"))), nil, []string{"info short-connections-server", "info time-wait-harmless because of short-connections-server"}},
+		{"the server here closes its clients' connections, all of them", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, flows(
+			inFront, mirror(inFront, 60, 80))), nil,
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
+		{"and none is alive just now", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, all(flows(service(mirror(inFront, 60, 80), "http", "process")),
+			ownedBy(snapshot.Owner{PID: 100, Comm: "nginx", Runtime: "nginx", RuntimeVersion: "1.22.1"}))),
+			[]snapshot.Finding{{ID: ShortClient, Namespace: "host", Severity: snapshot.Info, Subject: subject(&inFront), Evidence: []snapshot.Evidence{{What: evidenceFar, Value: 80}}}},
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
 		{"the server closed first, in a burst", looks(2, nil, all(flows(service(mirror(closing("127.0.0.1", 8080, 0, 0), 2, 2500), "http", "port")), listener("127.0.0.1:8080", "closer"))), nil,
 			[]string{"info time-wait-harmless"}},
 		{"clients and servers, all well", looks(2, nil, flows(
@@ -258,6 +277,9 @@ func scenarios() []scenario {
 			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
 			[]string{"warning short-connections-remote-closes"}},
 		{"the other end closes first, of nobody knows whom", looks(3, counters.Set{"ActiveOpens": 20}, nil), nil,
+			[]string{"info short-connections-remote-closes"}},
+		{"the other end resets", looks(3, counters.Set{"ActiveOpens": 20, "EstabResets": 20}, flows(
+			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1))), nil,
 			[]string{"info short-connections-remote-closes"}},
 		{"both ends close, on two hosts", looks(3, counters.Set{"ActiveOpens": 100, "TW": 18}, flows(upstream)), nil,
 			[]string{"warning short-connections-client"}},
@@ -354,4 +376,18 @@ func TestShortConnections(t *testing.T) {
 		}
 	}
 	golden(t, "short-connections", text.String())
+}
+
+// One burst that two looks see, since each looks ten seconds back, is no load.
+func TestBurstUnderReuseIsNoLoad(t *testing.T) {
+	var window []*snapshot.Report
+	for _, second := range []int{0, 3, 6, 9} {
+		f := closing("127.0.0.1", 8081, 0, 0)
+		f.SurvivorsOnly, f.CloseRate, f.States.TimeWait = true, new(20.0), 200
+		f.OpenedPerSecond[59-second] = 200
+		window = append(window, host(float64(second), flows(f)))
+		if res := Judge(window, nil, Settings{}); len(res.Findings) != 0 {
+			t.Errorf("after %d s: %s", second, brief(res.Findings))
+		}
+	}
 }

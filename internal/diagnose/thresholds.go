@@ -50,7 +50,7 @@ func defaults() map[string]float64 {
 	return map[string]float64{
 		portsSlow:       0.5, // connect() has used up the half of the range that it tries first
 		portsRunningOut: 0.8,
-		portsSeconds:    60, // a TIME_WAIT's life: what is closed now comes too late
+		portsSeconds:    15, // the default interval: at the next look none may be left
 		bucketsNear:     0.8,
 
 		bindBlocked:        0.05, // what every destination loses at once

@@ -27,7 +27,7 @@ func timeWaitRules() []rule {
 func judgeBuckets(s *scene) []*found {
 	w := &s.ns.TimeWait
 	limit := *w.BucketsLimit
-	if limit <= 0 {
+	if limit <= 0 || s.grown("TCPTimeWaitOverflow") > 0 { // which is told, and says more
 		return nil
 	}
 	share := float64(w.BucketsUsed) / float64(limit)
@@ -82,29 +82,28 @@ func harmlessRules() []rule {
 	}}}
 }
 
-// speaksOfTimeWait are the findings beside which nothing can be called harmless.
-func speaksOfTimeWait() []string {
-	return []string{
-		PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
-		ShortClient, ShortServer, ShortReset, ShortRemoteCloses, ShortCured,
-		PAWSDrops, ConntrackNear, SNATExhaustion,
-	}
-}
-
-// justGone tells whether one of these findings was there within the last minute:
-// what TIME_WAIT are left are of that.
-func (s *scene) justGone(ids []string) bool {
-	if s.heldAny(ids...) {
+// speaksOfTimeWait tells whether nothing can be called harmless beside a
+// finding. Where servers close first it can: their TIME_WAIT take no ports.
+func speaksOfTimeWait(f *snapshot.Finding) bool {
+	switch f.ID {
+	case ShortClient:
+		own, _ := evidence(f, evidenceRate)
+		far, _ := evidence(f, evidenceFar)
+		return own*10 >= far
+	case PortsSlow, PortsRunningOut, PortsExhausted, BindFirst, ListenersInRange, BucketsNear, BucketsOverflow,
+		ShortReset, ShortRemoteCloses, ShortCured, PAWSDrops, ConntrackNear, SNATExhaustion:
 		return true
 	}
-	for _, m := range s.history {
-		for i := range m.findings {
-			if f := &m.findings[i]; m.ago <= holdSeconds && f.Namespace == s.ns.Name && slices.Contains(ids, f.ID) {
-				return true
-			}
-		}
-	}
 	return false
+}
+
+// justGone tells whether such a finding was there within the last minute: what
+// TIME_WAIT are left are of that.
+func (s *scene) justGone() bool {
+	here := func(f snapshot.Finding) bool { return f.Namespace == s.ns.Name && speaksOfTimeWait(&f) }
+	return slices.ContainsFunc(s.previous, here) || slices.ContainsFunc(s.history, func(m moment) bool {
+		return m.ago <= holdSeconds && slices.ContainsFunc(m.findings, here)
+	})
 }
 
 // judgeHarmless says plainly of many TIME_WAIT that they are no trouble.
@@ -113,7 +112,7 @@ func judgeHarmless(s *scene) []*found {
 	if float64(n) < s.threshold(timeWaitMany, snapshot.Subject{}, Harmless) {
 		return nil
 	}
-	if slices.ContainsFunc(s.found, func(f *found) bool { return slices.Contains(speaksOfTimeWait(), f.ID) }) || s.justGone(speaksOfTimeWait()) {
+	if slices.ContainsFunc(s.found, func(f *found) bool { return speaksOfTimeWait(&f.Finding) }) || s.justGone() {
 		return nil
 	}
 	w := &s.ns.TimeWait
@@ -145,9 +144,9 @@ func judgeHarmless(s *scene) []*found {
 			destination([]*snapshot.Flow{tightest}), left, draw.Count(int64(usablePorts(tightest)))))
 		f.Evidence = append(f.Evidence, snapshot.Evidence{What: "free ports of the tightest flow", Value: float64(tightest.Ports.Free), Unit: "ports", Source: "inet_diag, ip_local_port_range"})
 	}
-	why = append(why, fmt.Sprintf("%s of %s buckets are used, and %s MB of memory at most",
+	why = append(why, fmt.Sprintf("%s of %s buckets and at most %s MB of memory are used",
 		draw.Count(int64(w.BucketsUsed)), draw.Count(int64(*w.BucketsLimit)), draw.Short(float64(high)/1e6)))
-	f.Summary = fmt.Sprintf("%s TIME_WAIT, and no reason to act: %s.", draw.Count(int64(n)), strings.Join(why, "; "))
+	f.Summary = fmt.Sprintf("%s TIME_WAIT are no reason to act: %s.", draw.Count(int64(n)), strings.Join(why, "; "))
 	f.Evidence = append([]snapshot.Evidence{
 		{What: "TIME_WAIT", Value: float64(n), Unit: "sockets", Source: "inet_diag (ss -tn state time-wait)"},
 		{What: "of these a server's", Value: float64(served), Unit: "sockets", Source: "inet_diag: the local port is listened on"},

@@ -23,10 +23,10 @@ func ascii(s string) string {
 	}
 	var b strings.Builder
 	for _, r := range s {
-		switch likeness, ok := likenesses()[r]; {
+		switch likeness := likeness(r); {
 		case r <= '~':
 			b.WriteRune(r)
-		case ok:
+		case likeness != "":
 			b.WriteString(likeness)
 		case r > 0xFFFF:
 			fmt.Fprintf(&b, `\U%08x`, r)
@@ -37,9 +37,39 @@ func ascii(s string) string {
 	return b.String()
 }
 
-func likenesses() map[rune]string {
-	return map[rune]string{
-		'→': "->", '←': "<-", '↔': "<>", '↳': ">", '≥': ">=", '≤': "<=", '≈': "~", '×': "x", '−': "-",
-		'–': "-", '—': "-", '…': "...", '·': "-", '’': "'", '‘': "'", '“': `"`, '”': `"`, 'µ': "u",
+// likeness is how a sign is written where only ASCII shows; "" if it has none.
+func likeness(r rune) string {
+	switch r {
+	case '→':
+		return "->"
+	case '←':
+		return "<-"
+	case '↔':
+		return "<>"
+	case '↳':
+		return ">"
+	case '≥':
+		return ">="
+	case '≤':
+		return "<="
+	case '≈':
+		return "~"
+	case '×':
+		return "x"
+	case '▲':
+		return "^"
+	case '▼':
+		return "v"
+	case '−', '–', '—', '·':
+		return "-"
+	case '…':
+		return "..."
+	case '’', '‘':
+		return "'"
+	case '“', '”':
+		return `"`
+	case 'µ':
+		return "u"
 	}
+	return ""
 }

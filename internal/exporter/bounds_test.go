@@ -35,6 +35,11 @@ func busy(n int) *snapshot.Report {
 	flows = append(flows, host.Flows...)
 	ns := namespace("host", "host", 1, snapshot.Omitted{Flows: 100000, States: tw(90000), Births: 9}, flows...)
 	ns.Counters, ns.Conntrack, ns.Limits = host.Counters, host.Conntrack, host.Limits
+	for i := range 2 * maxProcesses {
+		name := fmt.Sprint("app-", i)
+		ns.Owners = append(ns.Owners, snapshot.Owner{Comm: name, CloseWait: 40})
+		ns.CloseWaits = append(ns.CloseWaits, snapshot.CloseWait{Comm: name, AgeSeconds: new(9.0)})
+	}
 	r := at(n, ns)
 	r.HostLimits = fixture(0).HostLimits
 	for i := range 100 {

@@ -90,13 +90,17 @@ service that its flow is known by, whether the flow is exported or not. A
 service gets series once %d sockets were of it, keeps them, and counts from then
 on; there are at most %d, and all else is counted without a name.
 
+twwatch_close_wait_process_sockets counts each CLOSE_WAIT socket once, by the name
+of the process that holds it. A name gets series once its processes hold %d, and
+keeps them until they have held none for an hour; there are at most %d.
+
 Labels: netns is a namespace's name, with "@inode" where two bear one name.
 local and remote are addresses; a flow bound to a device has it behind its
 local address, as in 10.0.0.5%%eth0. An address that only ever sent SYNs is
 never a label. Values are valid UTF-8 of at most %d bytes, and characters that
 can't be printed stand as \uXXXX.
 
-`, DefaultMaxSeries, perNamespace, maxPressing, pressing, DefaultFlows, DefaultFlows, DefaultStay.Minutes(), DefaultMaxNew, heavyTightness*100, heavyTimeWait, enough, maxProtocols, maxLabel)
+`, DefaultMaxSeries, perNamespace, maxPressing, pressing, DefaultFlows, DefaultFlows, DefaultStay.Minutes(), DefaultMaxNew, heavyTightness*100, heavyTimeWait, enough, maxProtocols, holdsMany, maxProcesses, maxLabel)
 	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, f := range newFamilies().all {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, kindName(f), strings.Join(f.labels, ", "), f.help)

@@ -86,6 +86,7 @@ type Exporter struct {
 	admit   admission
 	omitted map[nsKey]*omittedBirths
 	known   protocols
+	holders processes
 }
 
 // omittedBirths is one namespace's counter of births that no flow counts.
@@ -104,6 +105,7 @@ func New(cfg Config) *Exporter {
 		admit:   admission{perHour: cfg.MaxNew},
 		omitted: make(map[nsKey]*omittedBirths),
 		known:   newProtocols(),
+		holders: processes{shown: make(map[string]*holder)},
 	}
 }
 
@@ -119,6 +121,7 @@ func (e *Exporter) Observe(r *snapshot.Report) {
 	scenes := survey(r, e.cfg.ServerRemotes)
 	e.choose(scenes)
 	e.count(scenes)
+	e.holders.observe(e.clock, scenes)
 	e.view.Store(e.render(r, scenes))
 }
 

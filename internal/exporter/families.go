@@ -17,6 +17,7 @@ type families struct {
 	portDemandMax                                     *family
 	closeWait, closeWaitOldest                        *family
 	closeWaitEOFOldest, closeWaitDescriptors          *family
+	closeWaitProcess, closeWaitProcessOldest          *family
 	listenOverflows, listenDrops, syncookies          *family
 	conntrackEntries, conntrackLimit                  *family
 
@@ -63,6 +64,10 @@ func newFamilies() *families {
 		"twwatch_close_wait_oldest_seconds of kind eof_read alone, of the 256 sockets looked at one by one; absent with none.", "netns")
 	add(&f.closeWaitDescriptors, gauge, "close_wait_descriptors_used_ratio_max",
 		"Open file descriptors over their limit, of the process nearest to it among those that hold CLOSE_WAIT sockets; 0 with no CLOSE_WAIT socket, absent where no such process is known. Of namespaces other than the first only from 0.5 on (/proc/PID/fd, /proc/PID/limits).", "netns")
+	add(&f.closeWaitProcess, gauge, "close_wait_process_sockets",
+		"CLOSE_WAIT sockets by the name (comm) of the processes that hold them, all namespaces together; process=\"\" for all others, and where none is known (sock_diag dump, /proc/PID/fd).", "process")
+	add(&f.closeWaitProcessOldest, gauge, "close_wait_process_oldest_seconds",
+		"Time since the peer's FIN of the oldest CLOSE_WAIT socket of the processes of this name, at least, of the 256 of each namespace that are looked at one by one; absent if none of these is theirs (tcp_info: last_ack_recv of the first look).", "process")
 	add(&f.listenOverflows, counter, "listen_overflows_total",
 		"Connections that found a full accept queue (ListenOverflows of /proc/net/netstat).", "netns")
 	add(&f.listenDrops, counter, "listen_drops_total",

@@ -114,7 +114,10 @@ func fixture(n int) *snapshot.Report {
 	mysql.Service, mysql.Births = "mysql\x1b[31m", 3000
 	bad := namespace("pod", "caf\xe9\n\"x\"\u202e", 77, snapshot.Omitted{})
 	bad.Ports = nil // range not known
-	r := at(n, hostNamespace(), shop(501), shop(502, mysql), bad)
+	leak := shop(501, server("10.0.0.6", "192.0.2.9", 8080, snapshot.States{CloseWait: 12}))
+	leak.Owners = []snapshot.Owner{{PID: 9, Comm: "py\x1bthon", CloseWait: 12}}
+	leak.CloseWaits = []snapshot.CloseWait{{Inode: 9, AgeSeconds: new(3600.0), PID: 9, Comm: "py\x1bthon"}}
+	r := at(n, hostNamespace(), leak, shop(502, mysql), bad)
 	r.HostLimits = &sysctl.HostLimits{NFConntrackMax: new(262144)}
 	r.Incomplete = []snapshot.Gap{{Stage: "close_wait_age", Namespace: "host", Error: "not permitted"}}
 	r.Findings = []snapshot.Finding{

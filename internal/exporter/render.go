@@ -80,6 +80,7 @@ func (e *Exporter) render(r *snapshot.Report, scenes []*scene) *view {
 	}
 	e.renderPressing(v, scenes)
 	e.renderProtocols(v)
+	e.renderProcesses(v)
 	e.renderFlows(v, byID)
 	for _, s := range scenes {
 		e.renderOmitted(v, s)

@@ -31,6 +31,15 @@ func TestLinksComplaints(t *testing.T) {
 		"docs/a.md: the link to a/README.md leads nowhere")
 }
 
+func TestModulesComplaints(t *testing.T) {
+	got := checkModules(t, memory(
+		"go.mod", "module example.org/m\n\ngo 1.26\n\nrequire example.org/alone v1.0.0\n\nrequire (\n\texample.org/a v1.2.3\n\texample.org/b/v2 v2.0.0\n)\n\n"+
+			"require (\n\texample.org/c v0.1.0 // indirect\n)\n",
+		"docs/architecture.md", "| module | for |\n|---|---|\n| example.org/a | this |\n| example.org/c | that |\n| `internal/x` | no module |\n",
+	))
+	expect(t, got, "what is example.org/alone for?", "what is example.org/b/v2 for?", "go.mod doesn't require example.org/c for itself")
+}
+
 func TestWordsComplaints(t *testing.T) {
 	got := checkWords(t, memory(
 		"a.go", "one\n// see KERNEL"+".md §3\n// net/work/x\n",

@@ -16,7 +16,7 @@ func TestDocuments(t *testing.T) {
 	if _, err := fs.Stat(fsys, "README.md"); err != nil {
 		t.Fatal(err)
 	}
-	for _, complaint := range slices.Concat(checkCommands(t, fsys), checkLinks(t, fsys), checkWords(t, fsys), checkCorpora(t, fsys)) {
+	for _, complaint := range slices.Concat(checkCommands(t, fsys), checkLinks(t, fsys), checkModules(t, fsys), checkWords(t, fsys), checkCorpora(t, fsys)) {
 		t.Error(complaint)
 	}
 }
@@ -138,6 +138,33 @@ func checkLinks(t *testing.T, fsys fs.FS) []string {
 			if top != "bin" && top != "dist" && !strings.HasPrefix(top, ".") && exists(top) && !exists(m[1]) && !planned {
 				complaints = append(complaints, fmt.Sprintf("%s: there is no %s", name, m[1]))
 			}
+		}
+	}
+	return complaints
+}
+
+// checkModules complains of modules that docs/architecture.md doesn't say the use
+// of, and of those that it names and go.mod doesn't require, or only for others.
+func checkModules(t *testing.T, fsys fs.FS) []string {
+	t.Helper()
+	const document = "docs/architecture.md"
+	all := func(pattern, text string) (found []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			found = append(found, m[1])
+		}
+		return found
+	}
+	required := all(`(?m)^(?:require )?\s*(\S+\.\S+/\S+) v\S+$`, read(t, fsys, "go.mod"))
+	named := all(`(?m)^\| ([a-z0-9.-]+\.[a-z]+/\S+) \|`, read(t, fsys, document))
+	var complaints []string
+	for _, m := range required {
+		if !slices.Contains(named, m) {
+			complaints = append(complaints, fmt.Sprintf("%s: what is %s for?", document, m))
+		}
+	}
+	for _, m := range named {
+		if !slices.Contains(required, m) {
+			complaints = append(complaints, fmt.Sprintf("%s: go.mod doesn't require %s for itself", document, m))
 		}
 	}
 	return complaints

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,15 @@ const requireEnv = "TWWATCH_REQUIRE"
 func Require(t TB, abilities ...string) {
 	t.Helper()
 	require(t, probe, abilities...)
+}
+
+// Tool is the path of a program that the set-up of the tests installs, found in
+// PATH (make adds .tools/bin). Its lack is that of an ability: see Require.
+func Tool(t TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	require(t, func(string) error { return err }, name)
+	return path
 }
 
 func require(t TB, probe func(ability string) error, abilities ...string) {

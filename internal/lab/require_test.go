@@ -57,6 +57,13 @@ func TestRequire(t *testing.T) {
 	must(t, equal("a misspelt ability", `fatal: no such ability: "netsn"`, judge(func(t TB) { Require(t, "netsn") })))
 }
 
+func TestTool(t *testing.T) {
+	t.Setenv(requireEnv, "no-such-tool")
+	must(t, equal("missing", `fatal: TWWATCH_REQUIRE names "no-such-tool", which this machine lacks: exec: "no-such-tool": executable file not found in $PATH`,
+		judge(func(t TB) { Tool(t, "no-such-tool") })))
+	must(t, equal("there", "passed", judge(func(t TB) { Tool(t, "sh") })))
+}
+
 // An ability that is there must not be found missing.
 func TestRequireFindsWhatIsThere(t *testing.T) {
 	Require(t, "netns", "veth", "ss", "userns")

@@ -26,9 +26,30 @@ func (s *search) describe(i uint32) {
 		v2, p.Cgroup = parseCgroup(text)
 		f.learn(v2)
 	}
-	slow := f.slow.read(f.config.Proc, q.pid, p.Exe)
+	slow, ok := f.slow.read(f.config.Proc, q.pid, p.Exe)
+	if !ok && q.retries < maxRetries {
+		q.retries++
+		f.poor = append(f.poor, q.pid)
+	}
 	p.Title, p.Script, p.JavaMain = slow.title, slow.script, slow.javaMain
 	p.Version, p.GoBuild = cmp.Or(slow.version, nameVersion(p.Exe)), slow.module
+}
+
+// maxRetries is how often a process is asked again for what took it too long to
+// tell: a busy host may be the reason, and not the process.
+const maxRetries = 3
+
+// again asks one process for what it lacks, unless a read hangs still.
+func (s *search) again() {
+	f := s.f
+	if len(f.poor) == 0 || f.slow.stuck() {
+		return
+	}
+	pid := f.poor[0]
+	f.poor = f.poor[1:]
+	if i, ok := f.people.byPID[pid]; ok && f.people.all[i].process != nil {
+		s.describe(i)
+	}
 }
 
 // A describer reads the arguments and the executable of processes, in another
@@ -62,29 +83,37 @@ type file struct {
 
 const slowLimit = 100 * time.Millisecond
 
-func (d *describer) read(proc string, pid int32, exe string) description {
-	if d.result == nil {
-		d.result = make(chan description, 1)
-		d.builds = map[file]build{}
-		d.buffer = make([]byte, 32<<10)
-	}
+// stuck tells whether a read hangs still.
+func (d *describer) stuck() bool {
 	if d.hangs {
 		select {
 		case <-d.result:
 			d.hangs = false
 		default:
-			return description{}
 		}
+	}
+	return d.hangs
+}
+
+// read is false if that took too long, or another read hangs.
+func (d *describer) read(proc string, pid int32, exe string) (description, bool) {
+	if d.result == nil {
+		d.result = make(chan description, 1)
+		d.builds = map[file]build{}
+		d.buffer = make([]byte, 32<<10)
+	}
+	if d.stuck() {
+		return description{}, false
 	}
 	go func() { d.result <- d.describe(proc, pid, exe) }()
 	timer := time.NewTimer(slowLimit)
 	defer timer.Stop()
 	select {
 	case r := <-d.result:
-		return r
+		return r, true
 	case <-timer.C:
 		d.hangs = true
-		return description{}
+		return description{}, false
 	}
 }
 

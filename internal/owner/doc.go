@@ -16,8 +16,11 @@
 // the question. The search is bounded per call instead, and goes where success
 // is likely: the processes that the caller says own the flow already, those of
 // the socket's cgroup, new ones, and then the rest in turn. A whole turn, the
-// sweep, may take many calls. An inode that a whole sweep didn't find is given
-// up: it is looked for in new processes only, and anew after 64 calls.
+// sweep, may take many calls. Links that lead to a wanted socket are beside the
+// bound, since each is read once in the socket's life: so connections that are
+// there at one look only are found at it, if their process is likely. An inode
+// that a whole sweep didn't find is given up: it is looked for in new processes
+// only, and anew after 64 calls.
 //
 // # When an entry is right
 //

@@ -12,7 +12,7 @@ type Config struct {
 	Cgroup string // where cgroup v2 is mounted; "" looks for it in /sys/fs/cgroup
 
 	FirstBudget  time.Duration // the time that the first call may take; 0 is 200 ms
-	LinksPerPass int           // how many links later calls may read, 100 at least; 0 is 1,000
+	LinksPerPass int           // how many links later calls may read in vain, 100 at least; 0 is 1,000
 
 	MaxInodes    int // sockets remembered, 27 to 53 bytes each; 0 is 65,536
 	MaxProcesses int // processes remembered, about 120 bytes each and 1 KiB if they own sockets; 0 is 8,192
@@ -81,6 +81,8 @@ type Report struct {
 	Pending       int // wanted inodes that are still looked for
 	Failed        int // wanted inodes that are in no process that may be read
 	Dropped       int // wanted inodes beyond Config.MaxInodes, not looked for
+	// Swept is set once each process that may be read has been looked at.
+	Swept bool
 	// Complete is set if each wanted inode was found or looked for everywhere.
 	Complete bool
 	// Gap is why owners may be missing, the same in each call while that lasts:
@@ -119,6 +121,7 @@ type Finder struct {
 	people people
 	turn   sweep
 	slow   describer
+	poor   []int32 // the pids of those that lack what took too long to read
 
 	groups    map[uint64]string // cgroup id → path below the mount
 	groupRoot string            // where cgroup v2 is mounted, "" if nowhere

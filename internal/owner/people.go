@@ -20,6 +20,7 @@ type person struct {
 	visited uint32 // the pass that last began to visit it
 	read    uint32 // the pass that last read all its descriptors from first to last
 	denied  uint32 // the pass in which it refused, 0 if it didn't
+	retries uint8  // how often it was asked again for what took too long to read
 	gone    bool   // it has exited, and stays for the slots that name it
 	fresh   bool   // new, and not yet visited
 	kernel  bool   // a kernel thread: it has no descriptors
@@ -162,6 +163,7 @@ type sweep struct {
 	number uint32 // of the last that began, from 1
 	under  bool   // it is under way
 	cursor int32  // the rank of the last process that was visited
+	ended  bool   // one has ended
 	missed bool   // a pid changed hands while it was read, and who has it now wasn't
 	rest   []half // those of which the budget left a rest, read when all others are
 }

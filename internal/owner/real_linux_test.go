@@ -292,13 +292,42 @@ func TestUnprivileged(t *testing.T) {
 func TestSlowDescription(t *testing.T) {
 	var d describer
 	d.result, d.hangs = make(chan description, 1), true
-	if got := d.read("/proc", int32(os.Getpid()), ""); got != (description{}) {
+	if got, ok := d.read("/proc", int32(os.Getpid()), ""); ok || got != (description{}) {
 		t.Errorf("%+v while another read hangs", got)
 	}
 	d.result <- description{}
 	d.builds, d.buffer = map[file]build{}, make([]byte, 4096)
-	if got := d.read("/proc", int32(os.Getpid()), "x"); got.title != os.Args[0] {
+	if got, ok := d.read("/proc", int32(os.Getpid()), "x"); !ok || got.title != os.Args[0] {
 		t.Errorf("%+v after the read that hung has ended", got)
+	}
+}
+
+// What took too long to read is read later: the host was busy, maybe.
+func TestDescriptionLater(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	inode, err := inodeOf(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := New(Config{})
+	f.slow = describer{result: make(chan description, 1), hangs: true, builds: map[file]build{}, buffer: make([]byte, 4096)}
+	wanted := []Want{{Inode: inode}}
+	findReal(t, f, wanted, os.Getpid())
+	if p, _ := f.Owner(inode); p.PID != os.Getpid() || p.Title != "" {
+		t.Fatalf("while a read hangs: %+v", p)
+	}
+	find(t, f, wanted)
+	if p, _ := f.Owner(inode); p.Title != "" {
+		t.Fatalf("while it hangs still: %+v", p)
+	}
+	f.slow.result <- description{}
+	find(t, f, wanted)
+	if p, _ := f.Owner(inode); p.Title == "" || p.GoBuild == "" {
+		t.Errorf("after it has ended: %+v", p)
 	}
 }
 

@@ -23,6 +23,11 @@ const (
 	listEvery     = 16 // passes until processes are listed in any case
 	freshEvery    = 4  // passes until they are if only what was given up is wanting
 	maxGroups     = 32 // cgroups searched in a pass
+	leastHint     = 50 // links that a hint is worth at least
+
+	// maxFree is how many links to wanted sockets are read in a pass beside the
+	// budget.
+	maxFree = 1 << 14
 )
 
 // A search is one call of Find.
@@ -42,6 +47,7 @@ type search struct {
 	spent    int // in links
 	limit    int // of this stage
 	skipped  int // descriptors passed over, less than skippedCost
+	free     int // links to wanted sockets, beside what was spent
 	deadline time.Time
 	clock    int // what had been spent when the clock was last read
 	began    time.Time
@@ -55,8 +61,9 @@ type search struct {
 // Find looks for the processes of the wanted sockets whose process isn't known
 // yet, and returns of how many it is known. hints are the pids that are likely,
 // the likeliest first. The first call takes Config.FirstBudget at most, later
-// ones read Config.LinksPerPass links at most, give or take one process, and
-// nearly nothing if every process is known; what is Pending then is looked for
+// ones read Config.LinksPerPass links at most, give or take one process and
+// beside those of 16,384 sockets that they find, and nearly nothing if every
+// process is known; what is Pending then is looked for
 // in the next call, if it is wanted there too. A cancelled context ends a call
 // early. Errors are in the report: what was found holds in any case.
 func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found int, report Report) {
@@ -66,11 +73,12 @@ func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found in
 	checks := s.look(wanted)
 	idle := f.pass - f.people.pass
 	s.listing = idle >= listEvery && f.people.refs > 0 || idle >= freshEvery && s.failed > 0
-	if s.pending > 0 || len(checks) > 0 || s.listing {
+	if s.pending > 0 || len(checks) > 0 || s.listing || len(f.poor) > 0 {
 		s.work(checks, hints)
 	}
 	r := &s.report
 	r.Pending, r.Failed, r.Denied = s.pending+s.unchecked, s.failed, f.people.denied
+	r.Swept = f.turn.ended
 	r.Complete = r.Pending == 0 && r.Dropped == 0 && s.failure == nil && !f.people.over
 	switch {
 	case s.failure != nil:
@@ -179,6 +187,7 @@ func (s *search) work(checks []check, hints []int) {
 		return
 	}
 	defer s.proc.close()
+	s.again()
 	first := f.people.number == 0
 	if first || s.listing {
 		if s.failure = s.list(); s.failure != nil {
@@ -321,13 +330,22 @@ func (s *search) fail(err error) error {
 	return &pathError{Op: "read", Path: s.f.config.Proc, Err: err}
 }
 
-// hints visits the processes that the caller names.
+// hints visits the processes that the caller names. Each may use its part of what
+// is left of the budget, so that one with very many descriptors leaves something
+// to the others.
 func (s *search) hints(hints []int) {
-	f := s.f
+	f, whole := s.f, s.limit
+	timed := whole == math.MaxInt // the first call
 	for n := range hints {
+		if !timed {
+			s.limit = whole
+		}
 		if !s.more() || s.pending == 0 {
 			f.hintTurn += n // the next call goes on here
 			return
+		}
+		if !timed {
+			s.limit = min(whole, s.spent+max(leastHint, (whole-s.spent)/(len(hints)-n)))
 		}
 		pid := hints[(f.hintTurn+n)%len(hints)]
 		if pid > 0 && pid <= math.MaxInt32 {
@@ -380,6 +398,7 @@ func (s *search) sweep() {
 		}
 		t.under = false
 		ended++
+		t.ended = true
 		if t.missed {
 			return // the next call begins another
 		}

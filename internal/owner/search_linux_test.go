@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -369,6 +370,91 @@ func TestBudget(t *testing.T) {
 		t.Errorf("took %d passes, want at most %d", passes, most)
 	}
 	t.Logf("%d passes, the last small process in pass %d", passes, smallFirst)
+}
+
+// Sockets that don't last are others in each call, and never are all found; that
+// each process has been looked at is known all the same.
+func TestSwept(t *testing.T) {
+	t.Parallel()
+	root := newFake(t)
+	const processes, links = 100, 100
+	for pid := range processes {
+		root.process(100+pid, "p", 100, 1, uint32(100+pid))
+	}
+	f := root.finder(Config{FirstBudget: 1, LinksPerPass: links})
+	passes := 0
+	for passes < 100 && !find(t, f, want(uint32(10_000+passes))).Swept {
+		passes++
+	}
+	if least, most := processes*visitCost/links, 2*processes*(visitCost+2)/links; passes < least || passes > most {
+		t.Errorf("swept after %d passes, want %d to %d", passes, least, most)
+	}
+}
+
+// A visit that ended since all was found doesn't hide what comes before.
+func TestFoundBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	root := newFake(t)
+	root.process(10, "p", 100, 1, many(1000, 20)...)
+	for pid := range 100 {
+		root.process(100+pid, "other", 100, 1, many(uint32(100_000+100*pid), 20)...)
+	}
+	f := root.finder(Config{FirstBudget: 1, LinksPerPass: 200})
+	find(t, f, want(1), 10) // is known of
+	for i := range 20 {
+		last := many(2000+uint32(100*i), 20)
+		for fd, inode := range last {
+			root.do(os.Remove(root.path(10, "fd/"+strconv.Itoa(3+fd))))
+			root.socket(10, 3+fd, inode)
+		}
+		if r := find(t, f, want(last...), 10); r.Pending != 0 {
+			t.Fatalf("call %d: %+v", i, r)
+		}
+	}
+}
+
+// A likely process with very many descriptors doesn't hide another.
+func TestHintsShare(t *testing.T) {
+	t.Parallel()
+	root := newFake(t)
+	root.process(10, "large", 100, 1, many(100_000, 3000)...)
+	root.process(20, "small", 100, 1, 1)
+	f := root.finder(Config{FirstBudget: time.Minute, LinksPerPass: 500})
+	find(t, f, want(1))
+	for i, inode := range many(1000, 100) {
+		root.socket(20, 10+i, inode)
+	}
+	if r := find(t, f, want(many(1000, 100)...), 10, 20); !r.Complete || r.LinksRead > 600 {
+		t.Errorf("report %+v, want all found", r)
+	}
+}
+
+// Links that lead to what is wanted are beside the budget: connections that are
+// there at one look only are found at it.
+func TestWantedAreFree(t *testing.T) {
+	t.Parallel()
+	const links, sockets = 100, 2000
+	root := newFake(t)
+	root.process(10, "busy", 100, 1, 5)
+	for pid := range 40 {
+		root.process(100+pid, "other", 100, 1, many(uint32(100_000+1000*pid), 30)...)
+	}
+	f := root.finder(Config{FirstBudget: time.Minute, LinksPerPass: links})
+	find(t, f, want(5))
+	wanted := many(1000, sockets)
+	for i, inode := range wanted {
+		root.socket(10, 10+i, inode)
+	}
+	if r := find(t, f, want(wanted...), 10); !r.Complete || r.LinksRead > sockets+links {
+		t.Errorf("report %+v, want all found", r)
+	}
+	wanted = many(200_000, maxFree+10*links)
+	for i, inode := range wanted {
+		root.socket(10, 10+sockets+i, inode)
+	}
+	if r := find(t, f, want(wanted...), 10); r.Complete || r.LinksRead > maxFree+2*links {
+		t.Errorf("report %+v, want at most about %d links", r, maxFree+links)
+	}
 }
 
 // 100,000 descriptors in one process: bounded each time, and found in the end.

@@ -3,6 +3,7 @@ package owner
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ func (s *search) visitNext(pid int32) bool {
 		return true
 	}
 	next, done := s.visit(i, p.all[i].next)
+	if s.pending == 0 {
+		next = 0 // nothing was wanting any more: what will be may be anywhere
+	}
 	if q := &p.all[i]; !q.gone && !q.unused {
 		q.next = next
 	}
@@ -189,6 +193,10 @@ func (s *search) interesting(inode uint32) bool {
 	}
 	if e.owner == ownerPending && e.used == s.f.pass {
 		s.near++
+		if s.limit != math.MaxInt && s.free < maxFree { // the first call's limit is time
+			s.free++
+			s.spent--
+		}
 	}
 	return e.owner >= ownerNone || s.f.people.all[e.owner].gone
 }

@@ -52,13 +52,25 @@ type row []span
 // text is a row of plain text.
 func text(s string) row { return row{plain(s)} }
 
+// width is how many columns the row would take.
+func (r row) width(st draw.Style) (n int) {
+	for _, s := range r {
+		n += draw.Width(st.Clean(s.text))
+	}
+	return n
+}
+
 // line makes the row a line of at most width columns. It is the only way from
-// a report's strings to the screen. A row with a reversed span is filled up, so
-// that the bar reaches from edge to edge.
+// a report's strings to the screen. A row that ends reversed is filled up, so that
+// the bar reaches from edge to edge.
 func (r row) line(st draw.Style, width int) string {
 	left, last := width, len(r)-1
+	filled := st.Color && last >= 0 && r[last].look&reverse != 0
+	for last > 0 && !filled && strings.Trim(r[last].text, " ") == "" {
+		last-- // blanks behind the text
+	}
 	var b strings.Builder
-	for i, s := range r {
+	for i, s := range r[:last+1] {
 		if s.look&drawn != 0 {
 			b.WriteString(s.text)
 			continue
@@ -67,7 +79,7 @@ func (r row) line(st draw.Style, width int) string {
 		left -= draw.Width(t)
 		switch {
 		case i < last:
-		case s.look&reverse != 0:
+		case filled:
 			t += strings.Repeat(" ", left)
 		default:
 			t = strings.TrimRight(t, " ")

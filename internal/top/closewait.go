@@ -47,15 +47,15 @@ type waitSort int
 
 const (
 	waitByAge waitSort = iota
+	waitByRecvQ
 	waitByKind
 	waitByOwner
-	waitByPort
-	waitByRecvQ
+	waitByRemote
 	waitSorts
 )
 
 func (k waitSort) words() string {
-	return []string{"age: the oldest first", "kind", "owner: by name", "remote end", "Recv-Q: the most first"}[k]
+	return []string{"age: the oldest first", "Recv-Q: the most first", "kind", "owner: by name", "remote end"}[k]
 }
 
 // A waitRow is one CLOSE_WAIT.
@@ -88,7 +88,7 @@ func sortWaits(rows []waitRow, k waitSort, invert bool) {
 			order = cmp.Compare(a.kind.name, b.kind.name)
 		case waitByOwner:
 			order = cmp.Or(cmp.Compare(a.wait.Comm, b.wait.Comm), cmp.Compare(a.wait.PID, b.wait.PID))
-		case waitByPort:
+		case waitByRemote:
 			order = cmp.Compare(a.wait.Remote, b.wait.Remote)
 		case waitByRecvQ:
 			order = cmp.Compare(b.wait.RecvQ, a.wait.RecvQ)
@@ -100,15 +100,18 @@ func sortWaits(rows []waitRow, k waitSort, invert bool) {
 	})
 }
 
+// widestEnd has room for every IPv6 address with its port.
+const widestEnd = 48
+
 // waitColumns are the columns of the CLOSE_WAIT table that fit.
 func waitColumns(width int) []column[waitRow] {
 	return fit(width, []column[waitRow]{
-		{title: "AGE", width: 9, right: true, sort: int(waitByAge), cell: func(r *waitRow) (string, look) { return waitAge(r.wait), 0 }},
-		{title: "KIND", width: 13, sort: int(waitByKind), cell: func(r *waitRow) (string, look) { return r.kind.name, yellow }},
+		{title: "AGE", width: 8, right: true, sort: int(waitByAge), cell: func(r *waitRow) (string, look) { return waitAge(r.wait), 0 }},
 		{title: "RECV-Q", width: 9, right: true, sort: int(waitByRecvQ), rank: 3, cell: func(r *waitRow) (string, look) { return draw.Count(int64(r.wait.RecvQ)), 0 }},
 		{title: "SEND-Q", width: 9, right: true, sort: -1, rank: 4, cell: func(r *waitRow) (string, look) { return draw.Count(int64(r.wait.SendQ)), 0 }},
-		{title: "OWNER", width: 18, sort: int(waitByOwner), rank: 1, cell: func(r *waitRow) (string, look) { return r.owner(), 0 }},
-		{title: "REMOTE", width: 0, sort: int(waitByPort), cell: func(r *waitRow) (string, look) { return r.wait.Remote, 0 }},
+		{title: " KIND", width: 13, sort: int(waitByKind), cell: func(r *waitRow) (string, look) { return " " + r.kind.name, yellow }},
+		{title: "OWNER", width: 16, sort: int(waitByOwner), rank: 1, cell: func(r *waitRow) (string, look) { return r.owner(), 0 }},
+		{title: "REMOTE", least: 20, most: widestEnd, sort: int(waitByRemote), cell: func(r *waitRow) (string, look) { return r.wait.Remote, 0 }},
 		{title: "LOCAL", width: 22, sort: -1, rank: 2, cell: func(r *waitRow) (string, look) { return r.wait.Local, 0 }},
 		{title: "NAMESPACE", width: 16, sort: -1, rank: 5, cell: func(r *waitRow) (string, look) { return r.ns.Name, 0 }},
 	})
@@ -129,23 +132,31 @@ func tight(seconds float64) string {
 	return strings.NewReplacer(" min", "m", " ", "").Replace(draw.Duration(seconds))
 }
 
+// ageWords is a CLOSE_WAIT's age within its bounds.
+func ageWords(w *snapshot.CloseWait) string {
+	if w.AgeSeconds == nil {
+		return "unknown"
+	}
+	age, most := draw.Duration(*w.AgeSeconds), ""
+	if w.AgeAtMostSeconds != nil {
+		most = draw.Duration(*w.AgeAtMostSeconds)
+	}
+	switch {
+	case !w.AgeAtLeast || age == most:
+		return age
+	case most == "":
+		return "at least " + age
+	}
+	return age + " to " + most
+}
+
 // waitPage tells all of one CLOSE_WAIT.
 func waitPage(p *writer, r *waitRow, report *snapshot.Report) {
 	w := r.wait
 	p.head(w.Local + " → " + w.Remote)
 	p.field("kind", r.kind.name)
 	p.paragraph(labelWidth, 0, r.kind.words)
-	age := "unknown"
-	if w.AgeSeconds != nil {
-		age = draw.Duration(*w.AgeSeconds)
-		if w.AgeAtLeast {
-			age = "at least " + age
-		}
-		if w.AgeAtLeast && w.AgeAtMostSeconds != nil {
-			age += ", at most " + draw.Duration(*w.AgeAtMostSeconds)
-		}
-	}
-	p.field("age", age+" since the peer's FIN")
+	p.field("age", ageWords(w)+" since the peer's FIN")
 	p.field("queues", draw.Count(int64(w.RecvQ))+" bytes unread (the FIN counts 1), "+draw.Count(int64(w.SendQ))+" bytes not yet acknowledged")
 	if w.LastSentSeconds != nil {
 		p.field("last sent", draw.Duration(*w.LastSentSeconds)+" ago")

@@ -8,9 +8,9 @@
 // kernel nothing, judges nothing and changes nothing: the only thing it ever
 // hands out is a snippet, to the terminal's clipboard, on demand.
 //
-// The parts: a [state] is all that a frame depends on; update.go changes it by
-// messages and keys; the view files turn it into lines, and do no work that
-// grows with more than the rows shown. A report's rows are put in order once,
-// when it comes. Every string of a report is hostile and is escaped on its way
-// to a line, in canvas.go.
+// The parts: a [state] is all that a frame depends on; a [model] changes it by
+// messages, keys and the mouse; view.go and the files of the single views turn
+// it into lines, and do no work that grows with more than the rows shown. A
+// report's rows are put in order once, when it comes. Every string of a report is
+// hostile and is escaped on its way to a line, in canvas.go.
 package top

@@ -81,7 +81,7 @@ func findingColumns(width int, r *snapshot.Report) []column[findingRow] {
 			}
 			return "  " + f.ID, bold
 		}},
-		{title: "ABOUT", sort: -1, cell: func(f *findingRow) (string, look) { return subjectName(&f.Subject), 0 }},
+		{title: "ABOUT", least: 20, most: 72, sort: -1, cell: func(f *findingRow) (string, look) { return subjectName(&f.Subject), 0 }},
 		{title: "NAMESPACE", width: 16, sort: -1, rank: 3, cell: func(f *findingRow) (string, look) { return f.Namespace, 0 }},
 	})
 }
@@ -111,7 +111,7 @@ func findingPage(p *writer, f *snapshot.Finding, r *snapshot.Report, at int) (st
 			p.paragraph(4, 0, line)
 		}
 		if rec.Snippet != "" {
-			p.verbatim("  │ ", rec.Snippet)
+			p.verbatim(rec.Snippet)
 		}
 		if rec.Effect != "" {
 			p.paragraph(4, 2, "effect: "+rec.Effect)

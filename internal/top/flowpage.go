@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/internal/draw"
@@ -25,6 +26,7 @@ type tupleList struct {
 	note           string
 	err            string
 	loading        bool
+	at             time.Time // when they were listed; zero: with the report
 }
 
 // queries ask for a flow's sockets, live ones first, since a dump shows
@@ -161,13 +163,17 @@ func byWords(by string) string {
 }
 
 func ratesOf(p *writer, f *snapshot.Flow) {
-	switch {
-	case f.CloseRate == nil:
+	if f.CloseRate == nil {
 		p.field("closes", "not known")
-	case f.CloseRateAtLeast:
-		p.field("closes", "at least "+draw.Rate(*f.CloseRate)+" into TIME_WAIT here")
-	default:
-		p.field("closes", draw.Rate(*f.CloseRate)+" into TIME_WAIT here")
+	} else {
+		floor, mean := "", ""
+		if f.CloseRateAtLeast {
+			floor = "at least "
+		}
+		if f.CloseRateSeconds > 0 {
+			mean = "the mean of the last " + draw.Duration(f.CloseRateSeconds)
+		}
+		p.field("closes", join(", ", floor+draw.Rate(*f.CloseRate)+" into TIME_WAIT here", mean))
 	}
 	if f.SurvivorsOnly {
 		p.field("", "tcp_tw_reuse takes sockets over: the timeline shows those that are left")
@@ -175,7 +181,7 @@ func ratesOf(p *writer, f *snapshot.Flow) {
 	if f.MeanLifetimeSeconds != nil {
 		p.field("lifetime", draw.Duration(*f.MeanLifetimeSeconds)+" from connect() to close(), in the mean")
 	}
-	if f.LongLived != nil {
+	if f.LongLived != nil && f.States.Established > 0 {
 		p.field("long-lived", draw.Count(int64(*f.LongLived))+" of "+draw.Count(int64(f.States.Established))+" open connections were there at an earlier look")
 	}
 }
@@ -279,7 +285,11 @@ func processesOf(p *writer, f *snapshot.Flow) {
 
 // tuplesOf lists single sockets.
 func tuplesOf(p *writer, t *tupleList) {
-	p.head("4-tuples")
+	head := "4-tuples"
+	if !t.at.IsZero() {
+		head += " at " + t.at.UTC().Format("15:04:05") + ": r lists them anew"
+	}
+	p.head(head)
 	switch {
 	case t.loading:
 		p.paragraph(2, 0, "being listed …")

@@ -33,18 +33,18 @@ type flowRow struct {
 	ns    *snapshot.Namespace // of the first
 	flow  *snapshot.Flow      // of a group the one with the tightest ports, or the first
 
-	share                float64 // of the ports that connect() can't take; −1: takes none, or unknown
-	ports                *snapshot.Ports
-	rate                 *float64
-	rateFloor, sumFloor  bool // the rate, the TIME_WAITs are at least that
-	timeWait, closeWait  uint32
-	established          uint32
-	lifetime             *float64
-	liveTime, liveRate   float64 // for the mean of lifetimes
-	process              string
-	programs             int
-	seconds              []int
-	service, nsName, exe string
+	share               float64 // of the ports that connect() can't take; −1: takes none, or unknown
+	ports               *snapshot.Ports
+	rate                *float64
+	rateFloor, sumFloor bool // the rate, the TIME_WAITs are at least that
+	timeWait, closeWait uint32
+	established         uint32
+	lifetime            *float64
+	liveTime, liveRate  float64 // for the mean of lifetimes
+	process             string
+	programs            int
+	seconds             []int
+	service, nsName     string
 }
 
 // rowOf is the row of one flow.

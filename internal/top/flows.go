@@ -30,9 +30,6 @@ func (t *flowTable) fill(r *snapshot.Report, f filter) {
 	rows := t.rows[:0]
 	t.total = 0
 	for _, ns := range r.Namespaces {
-		if ns == nil {
-			continue
-		}
 		t.total += len(ns.Flows)
 		for i := range ns.Flows {
 			fl := &ns.Flows[i]
@@ -97,24 +94,26 @@ func (t *flowTable) open() {
 // flowColumns are the columns of the table of flows that fit.
 func flowColumns(st draw.Style, width int, many bool) []column[flowRow] {
 	columns := []column[flowRow]{
-		{title: "FLOW", sort: -1, cell: func(r *flowRow) (string, look) { return r.name(), 0 }},
+		{title: "FLOW", least: 30, most: 72, sort: -1, cell: func(r *flowRow) (string, look) { return r.name(), 0 }},
 		{title: "PORTS FREE", width: 12, right: true, sort: int(byPorts), cell: freeCell},
-		{title: "PORTS USED", width: 16, right: true, sort: int(byPorts), rank: 5, cell: func(r *flowRow) (string, look) { return usedCell(st, r) }},
+		{title: "PORTS USED", width: 16, right: true, sort: -1, rank: 5, cell: func(r *flowRow) (string, look) { return usedCell(st, r) }},
 		{title: "CLOSES/S", width: 10, right: true, sort: int(byRate), rank: 2, cell: rateCell},
 		{title: "TIME_WAIT", width: 11, right: true, sort: int(byTimeWait), cell: timeWaitCell},
 		{title: "CLOSE_W", width: 9, right: true, sort: int(byCloseWait), rank: 1, cell: closeWaitCell},
-		{title: "ESTAB", width: 9, right: true, sort: -1, rank: 4, cell: func(r *flowRow) (string, look) { return draw.Count(int64(r.established)), 0 }},
-		{title: "LIFE", width: 8, right: true, sort: int(byLifetime), rank: 3, cell: lifeCell},
-		{title: "  PROCESS", width: 18, sort: int(byProcessName), rank: 6, cell: func(r *flowRow) (string, look) { return "  " + r.programsName(), 0 }},
+		{title: "ESTAB", width: 9, right: true, sort: -1, rank: 6, cell: func(r *flowRow) (string, look) { return draw.Count(int64(r.established)), 0 }},
+		{title: "LIFE", width: 8, right: true, sort: int(byLifetime), rank: 4, cell: lifeCell},
+		{title: "  PROCESS", width: 18, sort: int(byProcessName), rank: 3, cell: func(r *flowRow) (string, look) { return "  " + r.programsName(), 0 }},
 		{title: "LAST MINUTE", width: 32, sort: -1, rank: 7, cell: func(r *flowRow) (string, look) { return st.Sparkline(r.timeline(), 30), 0 }},
 		{title: "LOCAL", width: 24, sort: -1, rank: 8, cell: func(r *flowRow) (string, look) { return r.localName(), 0 }},
 	}
 	if many {
 		columns = append(columns, column[flowRow]{title: "NAMESPACE", width: 18, sort: -1, rank: 9, cell: func(r *flowRow) (string, look) { return r.nsName, 0 }})
 	}
-	if width < 88 { // the process says more than the names of columns do
+	if width < 88 { // what is in a row says more than the names of columns do
 		for i := range columns {
 			switch columns[i].title {
+			case "FLOW":
+				columns[i].least = 20
 			case "PORTS FREE":
 				columns[i].title, columns[i].width = "FREE", 8
 			case "TIME_WAIT":
@@ -124,9 +123,7 @@ func flowColumns(st draw.Style, width int, many bool) []column[flowRow] {
 			case "CLOSE_W", "LIFE":
 				columns[i].width--
 			case "  PROCESS":
-				columns[i].width, columns[i].rank = 14, 3
-			case "ESTAB":
-				columns[i].rank = 6
+				columns[i].width = 14
 			}
 		}
 	}

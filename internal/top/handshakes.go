@@ -51,9 +51,6 @@ func stuckIn() map[string]string {
 func takeCensus(r, before *snapshot.Report) census {
 	c := census{count: map[string]int64{}, rate: map[string]float64{}, stuck: map[string]bool{}, boundSeen: true}
 	for _, ns := range r.Namespaces {
-		if ns == nil {
-			continue
-		}
 		for name, n := range ns.States.Named {
 			c.count[name] += int64(n)
 		}
@@ -80,7 +77,7 @@ func sameNamespace(r *snapshot.Report, ns *snapshot.Namespace) *snapshot.Namespa
 		return nil
 	}
 	for _, old := range r.Namespaces {
-		if old != nil && old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.SampledAt.Before(ns.SampledAt) {
+		if old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.SampledAt.Before(ns.SampledAt) {
 			return old
 		}
 	}
@@ -133,9 +130,6 @@ func (c *census) asWords(p *writer) {
 // an opening handshake.
 func handshakesPage(p *writer, r *snapshot.Report) {
 	for _, ns := range r.Namespaces {
-		if ns == nil {
-			continue
-		}
 		where := ""
 		if len(r.Namespaces) > 1 {
 			where = " in " + ns.Name

@@ -21,9 +21,6 @@ type gauges struct {
 func gauge(r *snapshot.Report) gauges {
 	var g gauges
 	for _, ns := range r.Namespaces {
-		if ns == nil {
-			continue
-		}
 		if g.fullest == nil || bucketShare(ns) > bucketShare(g.fullest) {
 			g.fullest = ns
 		}
@@ -88,7 +85,7 @@ func verdictRows(st draw.Style, width, most int, r *snapshot.Report) []row {
 // gaugeRows are the gauges in three lines.
 func gaugeRows(st draw.Style, width int, g *gauges) []row {
 	bar := max(8, min(40, width/4))
-	return []row{bucketRow(st, bar, g), portRow(st, bar, g), closeRow(st, width, g)}
+	return []row{bucketRow(st, bar, g), portRow(st, width, bar, g), closeRow(st, width, g)}
 }
 
 func bucketRow(st draw.Style, bar int, g *gauges) row {
@@ -97,7 +94,7 @@ func bucketRow(st draw.Style, bar int, g *gauges) row {
 	}
 	tw, share := &g.fullest.TimeWait, bucketShare(g.fullest)
 	if tw.BucketsLimit == nil {
-		return row{{"buckets  ", dim}, plain(draw.Count(int64(tw.BucketsUsed)) + " TIME_WAIT, limit unknown")}
+		return row{{"buckets  ", dim}, plain(draw.Count(int64(tw.BucketsUsed)) + " for TIME_WAIT, limit unknown")}
 	}
 	l, note := look(0), ""
 	switch {
@@ -109,11 +106,11 @@ func bucketRow(st draw.Style, bar int, g *gauges) row {
 	return row{
 		{"buckets  ", dim},
 		{st.Bar(share, bar, 0), l},
-		plain(" " + draw.PadLeft(draw.Percent(share), 6) + "  " + draw.Count(int64(tw.BucketsUsed)) + " TIME_WAIT of " + draw.Count(int64(*tw.BucketsLimit)) + note),
+		plain(" " + draw.PadLeft(draw.Percent(share), 6) + "  " + draw.Count(int64(tw.BucketsUsed)) + " of " + draw.Count(int64(*tw.BucketsLimit)) + " for TIME_WAIT" + note),
 	}
 }
 
-func portRow(st draw.Style, bar int, g *gauges) row {
+func portRow(st draw.Style, width, bar int, g *gauges) row {
 	if g.tight == nil {
 		return row{{"ports    ", dim}, plain("no connection uses an ephemeral port")}
 	}
@@ -129,12 +126,17 @@ func portRow(st draw.Style, bar int, g *gauges) row {
 	case share >= slowShare:
 		note = ": connect() is slow"
 	}
-	return row{
+	r := row{
 		{"ports    ", dim},
 		{st.Bar(share, bar, slowShare), portLook(share)},
-		plain(" " + draw.PadLeft(draw.Percent(share), 6) + "  " + bound + free + " of " + draw.Count(int64(max(0, ports.Range-ports.Reserved))) + " free" + note),
+		plain(" " + draw.PadLeft(draw.Percent(share), 6) + "  " + bound + free + " of " + draw.Count(int64(max(0, ports.Range-ports.Reserved))) + " free"),
+		{note, portLook(share)},
 		{"  " + peer(g.tight), dim},
 	}
+	if r.width(st) > width { // whose ports they are says more
+		r[3].text = ""
+	}
+	return r
 }
 
 func closeRow(st draw.Style, width int, g *gauges) row {
@@ -147,9 +149,9 @@ func closeRow(st draw.Style, width int, g *gauges) row {
 	}
 	r := row{{"closes   ", dim}}
 	if len(g.minute) > 0 {
-		r = append(r, plain(st.Sparkline(g.minute, sparkWidth(width-40))+" "))
+		r = append(r, plain(st.Sparkline(g.minute, sparkWidth(width-44))+" "))
 	}
-	return append(r, span{rate, bold}, span{" into TIME_WAIT, last minute", dim})
+	return append(r, span{rate, bold}, span{" into TIME_WAIT; plot: 60 s", dim})
 }
 
 // gaugeLine is all of it in one line.

@@ -97,9 +97,7 @@ func (h *history) nearest(r *snapshot.Report) *snapshot.Report {
 func weight(r *snapshot.Report) int {
 	n := 4<<10 + 2<<10*len(r.Findings)
 	for _, ns := range r.Namespaces {
-		if ns != nil {
-			n += 8<<10 + 640*len(ns.Flows) + 256*(len(ns.CloseWaits)+len(ns.Sockets)+len(ns.Listeners)+len(ns.Owners))
-		}
+		n += 8<<10 + 640*len(ns.Flows) + 256*(len(ns.CloseWaits)+len(ns.Sockets)+len(ns.Listeners)+len(ns.Owners))
 	}
 	return n
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
-
-	"github.com/twwatch/twwatch/collector/snapshot"
 )
 
 // A binding is what some keys do.
@@ -39,18 +37,26 @@ func sections() []section {
 			{[]string{"ctrl+c"}, "^C", "quit", func(*model) tea.Cmd { return tea.Quit }},
 		}},
 		{"In a list", []binding{
-			{[]string{"up", "k"}, "↑ k", "up", func(m *model) tea.Cmd { return m.move(-1) }},
-			{[]string{"down", "j"}, "↓ j", "down", func(m *model) tea.Cmd { return m.move(1) }},
+			{[]string{"up", "k"}, "Up k", "up", func(m *model) tea.Cmd { return m.move(-1) }},
+			{[]string{"down", "j"}, "Down j", "down", func(m *model) tea.Cmd { return m.move(1) }},
+			{[]string{"home", "g"}, "Home g", "to the top", func(m *model) tea.Cmd { return m.move(-endless) }},
+			{[]string{"end", "G"}, "End G", "to the end", func(m *model) tea.Cmd { return m.move(endless) }},
 			{[]string{"pgup", "ctrl+b"}, "PgUp", "a screen up", func(m *model) tea.Cmd { return m.move(-max(1, m.layout().rows-1)) }},
 			{[]string{"pgdown", "ctrl+f"}, "PgDn", "a screen down", func(m *model) tea.Cmd { return m.move(max(1, m.layout().rows-1)) }},
 			{[]string{"enter"}, "Enter", "look into it: a flow's 4-tuples, a finding's advice", (*model).open},
 			{[]string{"esc", "backspace"}, "Esc", "back: closes what is open, drops the filter, leaves the group", (*model).back},
-			{[]string{"/"}, "/", "filter: words that must be there; !word must not", (*model).startFilter},
+			{[]string{"/", "f3", "f4"}, "/ F4", "filter: words that must be there; !word must not", (*model).startFilter},
 			{[]string{"<", ","}, "<", "sort by the column to the left", func(m *model) tea.Cmd { return m.sortBy(-1) }},
 			{[]string{">", "."}, ">", "sort by the column to the right", func(m *model) tea.Cmd { return m.sortBy(1) }},
 			{[]string{"f6", "s"}, "F6 s", "choose what to sort by", (*model).sortMenu},
+			{[]string{"P"}, "P C T W", "sort flows by ports, closes, TIME_WAIT, CLOSE_WAIT", sortFlows(byPorts)},
+			{[]string{"C"}, "", "", sortFlows(byRate)},
+			{[]string{"T"}, "", "", sortFlows(byTimeWait)},
+			{[]string{"W"}, "", "", sortFlows(byCloseWait)},
+			{[]string{"L"}, "L N", "sort flows by lifetime, by the process's name", sortFlows(byLifetime)},
+			{[]string{"N"}, "", "", sortFlows(byProcessName)},
 			{[]string{"I"}, "I", "invert the order", (*model).invert},
-			{[]string{"g"}, "g", "group flows: by remote, service, process, namespace, not", (*model).regroup},
+			{[]string{"b", "f5"}, "b F5", "group flows by remote, service, process, namespace, not", (*model).regroup},
 		}},
 		{"Advice", []binding{
 			{[]string{"c", "y"}, "c y", "copy the finding's snippet to the clipboard (OSC 52)", (*model).copy},
@@ -60,12 +66,12 @@ func sections() []section {
 		}},
 		{"Time", []binding{
 			{[]string{"space"}, "Space", "stop, or go on; a recording plays from here", (*model).pause},
-			{[]string{"left"}, "←", "the report before", func(m *model) tea.Cmd { return m.step(-1) }},
-			{[]string{"right"}, "→", "the next report", func(m *model) tea.Cmd { return m.step(1) }},
+			{[]string{"left"}, "Left", "the report before", func(m *model) tea.Cmd { return m.step(-1) }},
+			{[]string{"right"}, "Right", "the next report", func(m *model) tea.Cmd { return m.step(1) }},
 			{[]string{"shift+left", "["}, "[", "ten reports back", func(m *model) tea.Cmd { return m.step(-10) }},
 			{[]string{"shift+right", "]"}, "]", "ten reports on", func(m *model) tea.Cmd { return m.step(10) }},
-			{[]string{"home"}, "Home", "the first report", func(m *model) tea.Cmd { return m.step(-len(m.reports)) }},
-			{[]string{"end"}, "End", "the newest report, and follow", func(m *model) tea.Cmd { return m.step(len(m.reports)) }},
+			{[]string{"{"}, "{", "the first report", func(m *model) tea.Cmd { return m.step(-endless) }},
+			{[]string{"}"}, "}", "the newest report, and follow", func(m *model) tea.Cmd { return m.step(endless) }},
 		}},
 		{"Terminal", []binding{
 			{[]string{"m"}, "m", "mouse off and on: off, the terminal selects text with it", (*model).toggleMouse},
@@ -83,11 +89,14 @@ func helpPage(w *writer) {
 		}
 		w.head(s.title)
 		for _, b := range s.bindings {
-			w.field("  "+b.name, b.help)
+			if b.name != "" {
+				w.field("  "+b.name, b.help)
+			}
 		}
 	}
 	w.blank()
 	w.head("Signs")
+	w.field("  group", "sums of its flows, and the ports of the tightest")
 	w.field("  →  ←  ↔", "this host connects; this host serves; not known which")
 	w.field("  ≥  ≤", "at least; at most")
 	w.field("  ▼  ▲", "sorted by this column; inverted")
@@ -121,21 +130,24 @@ func (m *model) help() tea.Cmd {
 	if m.page.kind == helpPageKind {
 		return m.back()
 	}
-	m.page = page{kind: helpPageKind}
-	m.state.repage()
+	under := m.page
+	m.page = page{kind: helpPageKind, under: &under}
+	m.repage()
 	return nil
 }
 
 func (m *model) quit() tea.Cmd {
 	if m.page.kind != noPage {
-		m.page = page{}
-		return nil
+		return m.back()
 	}
 	return tea.Quit
 }
 
 func (m *model) back() tea.Cmd {
 	switch {
+	case m.page.under != nil:
+		m.page = *m.page.under
+		m.repage() // another report may be shown by now
 	case m.page.kind != noPage:
 		m.page = page{}
 	case m.filter != "":
@@ -148,6 +160,9 @@ func (m *model) back() tea.Cmd {
 	}
 	return nil
 }
+
+// endless is further than any list is long.
+const endless = 1 << 30
 
 func (m *model) move(by int) tea.Cmd {
 	if m.page.kind != noPage {
@@ -259,9 +274,19 @@ func (m *model) setSort(set func(int), key int, words []string) {
 	m.refill()
 }
 
+// sortFlows sorts flows by a key.
+func sortFlows(k sortKey) func(*model) tea.Cmd {
+	return func(m *model) tea.Cmd {
+		if _, set, words := m.sorting(); m.screen == flowsScreen && m.page.kind == noPage {
+			m.setSort(set, int(k), words)
+		}
+		return nil
+	}
+}
+
 func (m *model) sortMenu() tea.Cmd {
 	key, set, words := m.sorting()
-	if set == nil || m.page.kind != noPage {
+	if set == nil || m.page.kind != noPage || m.shown == nil {
 		return nil
 	}
 	m.menu = &menu{list: list{cur: key()}, choices: words}
@@ -301,10 +326,13 @@ func (m *model) invert() tea.Cmd {
 }
 
 func (m *model) regroup() tea.Cmd {
-	if m.page.kind != noPage {
+	switch {
+	case m.page.kind != noPage:
+		return nil
+	case m.screen != flowsScreen:
+		m.notice = "only flows are grouped: 1 shows them"
 		return nil
 	}
-	m.screen = flowsScreen
 	m.flows.group = (m.flows.group + 1) % groupings
 	m.flows.inside, m.flows.within, m.flows.list = ungrouped, "", list{}
 	m.notice = "grouped by " + m.flows.group.String()
@@ -371,23 +399,14 @@ func (m *model) relist() tea.Cmd {
 	case m.cfg.Sockets == nil:
 		t.note = "this source lists no single sockets"
 		return nil
-	case ns != firstNamespace(m.shown):
-		t.note = "only the sockets of " + firstNamespace(m.shown).Name + " can be listed from here"
+	case ns != m.shown.Namespaces[0]:
+		t.note = "only the sockets of " + m.shown.Namespaces[0].Name + " can be listed from here"
 		return nil
 	}
 	t.loading = true
 	m.requests++
 	m.page.asked = m.requests
 	return m.ask(m.requests, *f, live, timeWait)
-}
-
-func firstNamespace(r *snapshot.Report) *snapshot.Namespace {
-	for _, ns := range r.Namespaces {
-		if ns != nil {
-			return ns
-		}
-	}
-	return nil
 }
 
 // pause stops or goes on.

@@ -111,10 +111,8 @@ func (m *model) handle(msg tea.Msg) (cmd tea.Cmd, changed bool) {
 
 // receive takes what the source gave.
 func (m *model) receive(msg reportsMsg) tea.Cmd {
-	for _, r := range msg.reports {
-		m.take(r)
-	}
 	if len(msg.reports) > 0 {
+		m.take(msg.reports...)
 		m.arrived = m.now()
 	}
 	if msg.err != nil {
@@ -197,10 +195,13 @@ func (m *model) ask(request int, f snapshot.Flow, queries ...snapshot.SocketQuer
 // answer puts 4-tuples on the page that asked for them, if it is still open.
 func (m *model) answer(msg tuplesMsg) {
 	p := &m.page
+	if p.under != nil {
+		p = p.under
+	}
 	if p.kind != flowPageKind || p.asked != msg.request {
 		return
 	}
-	p.tuples = tupleList{}
+	p.tuples = tupleList{at: m.now()}
 	for _, list := range msg.lists {
 		p.tuples.take(&msg.flow, list)
 	}

@@ -10,12 +10,19 @@ import (
 const wheelRows = 3
 
 func (m *model) wheel(msg tea.MouseWheelMsg) {
+	by := wheelRows
 	switch msg.Button {
 	case tea.MouseWheelUp:
-		m.move(-wheelRows)
+		by = -by
 	case tea.MouseWheelDown:
-		m.move(wheelRows)
+	default:
+		return
 	}
+	if m.menu != nil {
+		m.menu.move(by, len(m.menu.choices))
+		return
+	}
+	m.move(by)
 }
 
 // click is the left button: on a view's name, a column's title, a row, or the
@@ -74,11 +81,9 @@ func (m *model) clickTitle(x int) tea.Cmd {
 	if set == nil {
 		return nil
 	}
-	sort := -1
+	sort := columnAt(flowColumns(m.style, m.width, len(m.shown.Namespaces) > 1), x)
 	if m.screen == waitsScreen {
 		sort = columnAt(waitColumns(m.width), x)
-	} else {
-		sort = columnAt(flowColumns(m.style, m.width, len(m.shown.Namespaces) > 1), x)
 	}
 	key, _, _ := m.sorting()
 	switch {

@@ -45,6 +45,7 @@ type page struct {
 	find   findingKey
 	at     int   // recommendation
 	starts []int // lines at which recommendations begin
+	under  *page // what the help lies over; nil: it is no help
 }
 
 // A waitID tells one CLOSE_WAIT from all others.
@@ -127,13 +128,16 @@ func newState(cfg *Config) *state {
 	return s
 }
 
-// take adds a report of the source.
-func (s *state) take(r *snapshot.Report) {
-	s.add(r)
+// take adds reports of the source, one at least, and shows the last if the
+// newest is followed.
+func (s *state) take(reports ...*snapshot.Report) {
+	for _, r := range reports {
+		s.add(r)
+	}
 	s.trouble, s.late = "", 0
 	switch {
 	case s.follow || s.shown == nil:
-		s.show(r)
+		s.show(reports[len(reports)-1])
 	case s.index(s.shown) < 0: // forgotten meanwhile
 		s.show(s.nearest(s.shown))
 	}
@@ -176,9 +180,6 @@ func (s *state) fillWaits(f filter) {
 	}
 	t.rows, t.total, t.listed = nil, 0, 0
 	for _, ns := range s.shown.Namespaces {
-		if ns == nil {
-			continue
-		}
 		t.total += int(ns.States.CloseWait)
 		t.listed += len(ns.CloseWaits)
 		for i := range ns.CloseWaits {
@@ -249,7 +250,7 @@ func (s *state) settle() {
 // findFlow is the flow of that key in the report shown; nil if there is none.
 func (s *state) findFlow(key flowKey) (*snapshot.Namespace, *snapshot.Flow) {
 	for _, ns := range s.shown.Namespaces {
-		if ns == nil || ns.Inode != key.inode {
+		if ns.Inode != key.inode {
 			continue
 		}
 		for i := range ns.Flows {
@@ -298,7 +299,7 @@ func (s *state) repage() {
 		}
 	case waitPageKind:
 		for _, ns := range s.shown.Namespaces {
-			for i := range namespaceWaits(ns) {
+			for i := range ns.CloseWaits {
 				if wait := &ns.CloseWaits[i]; waitIDOf(ns, wait) == p.socket {
 					found = true
 					waitPage(w, &waitRow{ns, wait, kindOf(wait)}, s.shown)
@@ -315,11 +316,4 @@ func (s *state) repage() {
 	if p.gone = !found; found {
 		p.rows = w.rows
 	}
-}
-
-func namespaceWaits(ns *snapshot.Namespace) []snapshot.CloseWait {
-	if ns == nil {
-		return nil
-	}
-	return ns.CloseWaits
 }

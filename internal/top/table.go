@@ -28,10 +28,12 @@ func (l *list) settle(rows, height int) {
 }
 
 // A column of a table of rows R. Exactly one of a table has no width: it takes
-// what the others leave, but at least flexible columns.
+// what the others leave, within its bounds.
 type column[R any] struct {
 	title string
-	width int // with the space before it
+	width int // with the space that parts it from its neighbour
+	least int // of the one without a width
+	most  int
 	right bool
 	sort  int // the key that its title sorts by; −1: none
 	// rank is how soon it is left out where there is no room: 0 never, and the
@@ -40,24 +42,21 @@ type column[R any] struct {
 	cell func(*R) (string, look)
 }
 
-// flexible is the least width of the column that takes what is left.
-const flexible = 20
-
-// fit leaves out what doesn't fit, and gives the flexible column its width.
+// fit leaves out what doesn't fit, and gives the column without a width what is left.
 func fit[R any](width int, columns []column[R]) []column[R] {
 	width -= len(marker)
 	for {
 		sum, worst := 0, -1
 		for i := range columns {
-			sum += columns[i].width
+			sum += max(columns[i].width, columns[i].least)
 			if columns[i].rank > 0 && (worst < 0 || columns[i].rank > columns[worst].rank) {
 				worst = i
 			}
 		}
-		if worst < 0 || sum+flexible <= width {
+		if worst < 0 || sum <= width {
 			for i := range columns {
-				if columns[i].width == 0 {
-					columns[i].width = max(1, width-sum)
+				if c := &columns[i]; c.width == 0 {
+					c.width = max(1, min(c.least+width-sum, c.most))
 				}
 			}
 			return columns
@@ -79,9 +78,6 @@ func heading[R any](st draw.Style, columns []column[R], sort int, invert bool) r
 			arrow := "▼"
 			if invert {
 				arrow = "▲"
-			}
-			if st.ASCII {
-				arrow = map[string]string{"▼": "v", "▲": "^"}[arrow]
 			}
 			title, l = arrow+title, bold
 		}

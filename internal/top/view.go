@@ -24,7 +24,7 @@ type layout struct {
 }
 
 // layout is made for any size; where there is next to no room, the status line
-// and the table's first row are what stays.
+// stays, and what else doesn't fit is cut off at the end.
 func (s *state) layout() layout {
 	l := layout{verdict: 1, gauges: 1, bar: -1, status: s.height - 1}
 	if s.height >= 20 {
@@ -61,6 +61,9 @@ func (s *state) frame() []string {
 	l := s.layout()
 	if s.shown == nil {
 		rows = append(rows, text("Waiting for the first report from "+s.from+" …"))
+		if s.page.kind == helpPageKind {
+			rows = append(append(rows, make([]row, l.heading-1)...), s.body(&l)...)
+		}
 	} else {
 		verdict := verdictRows(s.style, s.width, l.verdict, s.shown)
 		for len(verdict) < l.verdict {
@@ -302,11 +305,13 @@ func (s *state) statusRow() row {
 		return row{{"/", bold}, plain(s.filter), {"  Enter keeps it, Esc leaves it", dim}}
 	}
 	help := "? help  q quit"
-	if s.page.kind != noPage {
+	switch {
+	case s.notice != "": // which wants the room
+		help = "? help"
+	case s.page.kind == findingPageKind:
+		help = "n next  c copy  Esc back  ? help"
+	case s.page.kind != noPage:
 		help = "Esc back  ? help"
-		if s.page.kind == findingPageKind {
-			help = "c copy  Esc back  ? help"
-		}
 	}
 	said, l := s.said()
 	room := s.width - draw.Width(help) - 1

@@ -59,15 +59,19 @@ func (w *writer) spread(first, further, text string) {
 	}
 }
 
-// verbatim adds lines as they are, behind a margin. What is too wide goes on in
+// verbatim adds lines as they are, from the first column on, so that what a
+// terminal selects of them is they and nothing else. What is too wide goes on in
 // a line of its own, marked.
-func (w *writer) verbatim(margin, text string) {
+func (w *writer) verbatim(text string) {
+	const rule = "    --------"
+	w.line(span{rule, dim})
+	defer w.line(span{rule, dim})
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
 		rest, mark := w.style.Clean(strings.ReplaceAll(line, "\t", "    ")), ""
 		for {
 			var head string
-			head, rest = draw.Cut(rest, max(1, w.width-draw.Width(margin)-draw.Width(mark)))
-			w.line(span{margin, dim}, span{mark, dim}, plain(head))
+			head, rest = draw.Cut(rest, max(1, w.width-draw.Width(mark)))
+			w.line(span{mark, dim}, plain(head))
 			if rest == "" || len(w.rows) >= maxPage {
 				break
 			}

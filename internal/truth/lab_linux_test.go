@@ -2,10 +2,8 @@ package truth
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -94,23 +92,7 @@ func sysctls(t testing.TB, ns *lab.Namespace, pairs ...string) {
 
 // get fetches a page from a server in the namespace.
 func get(ns *lab.Namespace, url string) (string, error) {
-	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
-			c, err := ns.Open(addrPort(address), lab.ConnOptions{})
-			if err != nil {
-				return nil, err
-			}
-			defer c.Close()
-			fd, err := syscall.Dup(c.FD())
-			if err != nil {
-				return nil, err
-			}
-			f := os.NewFile(uintptr(fd), address)
-			defer f.Close()
-			return net.FileConn(f)
-		},
-	}}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialler(ns)}}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err
@@ -167,17 +149,18 @@ func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte
 	}
 }
 
-// tool finds a program that the set-up of the tests installs.
 func tool(t *testing.T, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
+	return lab.Tool(t, name)
+}
+
+// lacking skips a test for want of something; it fails where TWWATCH_REQUIRE
+// names it.
+func lacking(t *testing.T, name string, err error) {
+	t.Helper()
 	required := strings.Split(os.Getenv("TWWATCH_REQUIRE"), ",")
 	if slices.Contains(required, "all") || slices.Contains(required, name) {
 		t.Fatalf("TWWATCH_REQUIRE names %q: %v", name, err)
 	}
 	t.Skip(err)
-	return ""
 }

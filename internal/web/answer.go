@@ -61,7 +61,7 @@ func (s *site) serveAnswer(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, "the answer can't be encoded: see the log")
 		return
 	}
-	send(w, r, "application/json", body, tagOf(body), func() []byte { return pack(body) })
+	send(w, r, asJSON, body, tagOf(body), func() []byte { return pack(body) })
 }
 
 // frame is the newest report.

@@ -8,3 +8,5 @@
 // What it is asked is limited and checked; every refusal says why, as JSON.
 // TLS and authentication are the server's, not this package's.
 package web
+
+//go:generate go test -run=^TestOpenAPIDocument$ -count=1 . -update

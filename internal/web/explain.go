@@ -57,11 +57,11 @@ func (s *site) explainOne(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	var body []byte
-	kind := "application/json"
+	kind := asJSON
 	if format == "json" {
 		body, err = snapshot.EncodeValue(&Explained{Schema: explainSchema, Texts: texts})
 	} else {
-		kind = "text/plain; charset=utf-8"
+		kind = asPlain
 		body, err = asText(texts)
 	}
 	if err != nil {
@@ -172,7 +172,12 @@ func pathOf(ids []advice.ID, id advice.ID) string {
 // explainPage is an explanation for people.
 func (s *site) explainPage(w http.ResponseWriter, r *http.Request, id string) {
 	texts, status, why := s.texts(id)
-	if status != 0 {
+	w.Header().Set("Vary", "Accept")
+	switch {
+	case status != 0 && !strings.Contains(r.Header.Get("Accept"), "text/html"):
+		refuse(w, status, why)
+		return
+	case status != 0:
 		s.pages.explain(w, r, status, explainData{Title: http.StatusText(status), Root: "../", Missing: why, Version: s.cfg.Version})
 		return
 	}

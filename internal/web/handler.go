@@ -101,6 +101,8 @@ func Server(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is refused like every other method
 	}
 }
 
@@ -179,7 +181,7 @@ func (s *site) ready(w http.ResponseWriter, r *http.Request) {
 const noFrame = "not ready: the first pass has not ended yet"
 
 func plain(w http.ResponseWriter, r *http.Request, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Type", asPlain)
 	write(w, r, []byte(text))
 }
 
@@ -192,7 +194,7 @@ func write(w http.ResponseWriter, r *http.Request, body []byte) {
 
 // refuse answers with {"error": why}.
 func refuse(w http.ResponseWriter, status int, why string) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", asJSON)
 	w.WriteHeader(status)
 	_, _ = w.Write(errorBody(why)) // as above
 }

@@ -45,8 +45,9 @@ func translate(b []byte) []byte {
 		return nil
 	}
 	head, body, ok := strings.Cut(string(b), "\r\n\r\n")
-	if !ok || !strings.Contains(head, "\r\nContent-Type: text/plain") || !strings.Contains(head, "\r\nConnection: close") ||
-		strings.Contains(head, "\r\nDate: ") { // a handler's
+	before := strings.Contains(head, "\r\nContent-Type: text/plain") && !strings.Contains(head, "\r\nDate: ") // a handler was called
+	expectation := strings.HasPrefix(head, fmt.Sprint("HTTP/1.1 ", http.StatusExpectationFailed))             // which no handler says
+	if !ok || !strings.Contains(head, "\r\nConnection: close") || !before && !expectation {
 		return nil
 	}
 	line, _, _ := strings.Cut(head, "\r\n")

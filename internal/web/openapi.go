@@ -13,5 +13,5 @@ func (s *site) openAPI(w http.ResponseWriter, r *http.Request, _ string) {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	send(w, r, "application/json", openAPIDocument, tagOf(openAPIDocument), func() []byte { return pack(openAPIDocument) })
+	send(w, r, asJSON, openAPIDocument, tagOf(openAPIDocument), func() []byte { return pack(openAPIDocument) })
 }

@@ -35,7 +35,7 @@ type pages struct {
 
 func kinds() map[string]string {
 	return map[string]string{
-		".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
+		".html": asHTML, ".css": "text/css; charset=utf-8",
 		".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
 	}
 }

@@ -52,7 +52,7 @@ func (s *site) report(w http.ResponseWriter, r *http.Request, _ string) {
 		refuse(w, http.StatusInternalServerError, "the report can't be encoded: see the log")
 		return
 	}
-	send(w, r, "application/json", e.body, e.tag, e.gzip)
+	send(w, r, asJSON, e.body, e.tag, e.gzip)
 }
 
 func notYet(w http.ResponseWriter) {
@@ -64,7 +64,7 @@ func notYet(w http.ResponseWriter) {
 // packed form.
 func send(w http.ResponseWriter, r *http.Request, kind string, body []byte, tag string, gzip func() []byte) {
 	header := w.Header()
-	header.Set("Vary", "Accept-Encoding")
+	header.Add("Vary", "Accept-Encoding")
 	zipped := acceptsGzip(r.Header)
 	if zipped {
 		body, tag = gzip(), tag+"-gzip"

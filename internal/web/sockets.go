@@ -72,7 +72,7 @@ func (h *socketsHandler) serve(w http.ResponseWriter, r *http.Request) {
 		h.logger.Warn("listing sockets failed", "err", err)
 		refuse(w, http.StatusInternalServerError, "listing the sockets failed: "+err.Error())
 	default:
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", asJSON)
 		write(w, r, append(body, '\n'))
 	}
 }

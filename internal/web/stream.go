@@ -22,8 +22,9 @@ const (
 var errStopping = errors.New("this twwatch is stopping")
 
 // stream sends the frames as they come, as server-sent events (HTML, 9.2). A
-// reader that is slower than the frames gets the newest each time; one that
-// takes nothing at all is dropped.
+// reader that is slower than the frames gets the newest each time. One that takes
+// longer for an event than the hub waits is told so and dropped; so is, by the
+// log alone, one that takes nothing at all.
 func (s *site) stream(w http.ResponseWriter, r *http.Request, _ string) {
 	if err := eachParameter(r.URL.RawQuery, nil, nil); err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
@@ -31,7 +32,7 @@ func (s *site) stream(w http.ResponseWriter, r *http.Request, _ string) {
 	}
 	h := w.Header()
 	if r.Method == http.MethodHead {
-		h.Set("Content-Type", "text/event-stream")
+		h.Set("Content-Type", asSSE)
 		return
 	}
 	frames, stop := s.cfg.Hub.Subscribe()
@@ -45,7 +46,7 @@ func (s *site) stream(w http.ResponseWriter, r *http.Request, _ string) {
 		}
 	default:
 	}
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", asSSE)
 	h.Set("X-Accel-Buffering", "no") // nginx, on the way, would keep events back
 	h.Set("Vary", "Accept-Encoding")
 	out := newEventWriter(w, acceptsGzip(r.Header))
@@ -88,6 +89,7 @@ func (s *site) follow(out *eventWriter, r *http.Request, frames <-chan *snapshot
 		case <-s.cfg.Done:
 			return out.end(errStopping)
 		case _, more := <-frames:
+			more = more && drain(frames)
 			err = next()
 			if !more && err == nil {
 				return out.end(stop())
@@ -97,6 +99,21 @@ func (s *site) follow(out *eventWriter, r *http.Request, frames <-chan *snapshot
 		}
 		if err != nil {
 			return err
+		}
+	}
+}
+
+// drain takes the frames that wait, since only the newest is sent, and reports
+// whether there can be more.
+func drain(frames <-chan *snapshot.Report) (more bool) {
+	for {
+		select {
+		case _, more := <-frames:
+			if !more {
+				return false
+			}
+		default:
+			return true
 		}
 	}
 }

@@ -61,6 +61,16 @@ func report(n int) *snapshot.Report {
 // start runs a hub that has published n frames.
 func start(t *testing.T, n int) (*hub.Hub, *feed) {
 	t.Helper()
+	reports := make([]*snapshot.Report, n)
+	for i := range n {
+		reports[i] = report(i + 1)
+	}
+	return publish(t, reports...)
+}
+
+// publish runs a hub that has published reports.
+func publish(t *testing.T, reports ...*snapshot.Report) (*hub.Hub, *feed) {
+	t.Helper()
 	f := &feed{reports: make(chan *snapshot.Report)}
 	h := hub.New(hub.Config{Source: f.source})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -69,8 +79,8 @@ func start(t *testing.T, n int) (*hub.Hub, *feed) {
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	frames, stop := h.Subscribe()
 	defer func() { _ = stop() }()
-	for i := range n {
-		f.reports <- report(i + 1)
+	for _, r := range reports {
+		f.reports <- r
 		<-frames
 	}
 	return h, f
@@ -222,14 +232,11 @@ func TestReport(t *testing.T) {
 		t.Errorf("got %s", b)
 	}
 	tag := r.Header.Get("ETag")
-	none := func(tags string) func(*http.Request) {
-		return func(r *http.Request) { r.Header.Set("If-None-Match", tags) }
-	}
 	accept := func(c string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set("Accept-Encoding", c) }
 	}
 	for tags, status := range map[string]int{tag: 304, `"x", W/` + tag: 304, "*": 304, `"x"`: 200, strings.Trim(tag, `"`): 200} {
-		r := ask(site, loopback, "GET", "/api/v1/report", none(tags))
+		r := ask(site, loopback, "GET", "/api/v1/report", fresh(tags))
 		if r.StatusCode != status || status == 304 && body(t, r) != "" {
 			t.Errorf("If-None-Match %s: %d, want %d", tags, r.StatusCode, status)
 		}
@@ -263,7 +270,7 @@ func TestReport(t *testing.T) {
 	<-frames
 	f.reports <- report(2)
 	<-frames
-	if r := ask(site, loopback, "GET", "/api/v1/report", none(tag)); r.StatusCode != 200 || r.Header.Get("ETag") == tag {
+	if r := ask(site, loopback, "GET", "/api/v1/report", fresh(tag)); r.StatusCode != 200 || r.Header.Get("ETag") == tag {
 		t.Errorf("a new frame: %d, ETag %s", r.StatusCode, r.Header.Get("ETag"))
 	}
 }
@@ -380,4 +387,9 @@ func TestServerLimits(t *testing.T) {
 	if slices.Contains([]time.Duration{s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout}, 0) || s.MaxHeaderBytes == 0 {
 		t.Errorf("a limit is missing: %+v", s)
 	}
+}
+
+// fresh asks only for what differs from a tag.
+func fresh(tag string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("If-None-Match", tag) }
 }

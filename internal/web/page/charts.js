@@ -50,10 +50,10 @@ export function bars(place) {
   };
 }
 
-// niceTop is the end of an axis: 1, 2 or 5 times a power of ten.
+// niceTop is the end of an axis: a round number.
 export function niceTop(most) {
   const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 5, 10].map((f) => f * power).find((v) => v >= most);
+  return [1, 2, 3, 4, 5, 6, 8, 10].map((f) => f * power).find((v) => v >= most);
 }
 
 // line makes a small line through values, the oldest first; null is a gap.

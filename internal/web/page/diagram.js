@@ -5,13 +5,13 @@ import {severities, states, statesOf} from "./model.js";
 
 // Places are the middle of each box: wide, and for a phone.
 const wide = {
-  width: 900, height: 560, box: [164, 64], labels: true,
+  width: 900, height: 568, box: [164, 64], labels: true,
   at: {
-    listen: [120, 62], syn_recv: [340, 62], syn_sent: [640, 62], established: [450, 178, 300],
+    listen: [96, 62], syn_recv: [360, 62], syn_sent: [640, 62], established: [450, 178, 300],
     fin_wait1: [230, 318], fin_wait2: [122, 418], closing: [338, 418], time_wait: [230, 518, 300],
     close_wait: [670, 318], last_ack: [670, 418],
   },
-  closed: [670, 518], panels: [[14, 250, 432, 304], [454, 250, 432, 304]],
+  closed: [670, 518], panels: [[14, 250, 432, 314], [454, 250, 432, 314]],
 };
 const narrow = {
   width: 380, height: 640, box: [168, 66], labels: false,
@@ -69,7 +69,7 @@ function draw(place, plan) {
     svg("path", {d: "M0 0.8 7 4 0 7.2z", class: "head"}))));
   plan.panels.forEach(([x, y, width, height], i) => {
     root.append(svg("rect", {x, y, width, height, rx: 14, class: "panel"}),
-      svg("text", {x: i ? x + width - 14 : x + 14, y: y + 21, class: "panel-name", "text-anchor": i ? "end" : "start"}, i ? "the other end closed first" : "this end closed first"));
+      svg("text", {x: i ? x + width - 14 : x + 14, y: plan.labels ? y + 21 : y + height - 8, class: "panel-name", "text-anchor": i ? "end" : "start"}, i ? "the other end closed first" : "this end closed first"));
   });
   for (const [from, to, words, shift] of edges) {
     const [[x1, y1], [x2, y2]] = between(at(from), size(from), at(to), size(to));
@@ -116,11 +116,11 @@ function box(name, [cx, cy], [w, h]) {
   const pad = w < 100 ? 8 : 13;
   const number = svg("text", {x: x + pad, y: y + h - 15, class: "count", "data-count": name}, "–");
   const speed = svg("text", {x: x + w - pad, y: y + h - 17, class: "rate", "text-anchor": "end", "data-rate": name});
-  const level = svg("rect", {x: x + 1, y: y + h - 5, width: 0, height: 4, class: "level"});
+  const level = svg("rect", {x: x + 9, y: y + h - 5, width: 0, height: 4, rx: 2, class: "level"});
   const link = svg("a", {href: `explain/${states[name]}`},
     svg("rect", {x, y, width: w, height: h, rx: 9, class: "box"}),
     svg("text", {x: x + pad, y: y + 22, class: "name"}, names[name]), number, w < 100 ? null : speed, level);
-  return {group: svg("g", {class: "state", "data-state": name}, link), link, number, speed, level, width: w - 2};
+  return {group: svg("g", {class: "state", "data-state": name}, link), link, number, speed, level, width: w - 18};
 }
 
 function update(nodes, {counts, rates, findings}) {
@@ -134,7 +134,7 @@ function update(nodes, {counts, rates, findings}) {
   for (const [name, node] of Object.entries(nodes)) {
     const n = counts[name];
     text(node.number, count(n));
-    const [short, long] = speedOf(name, rates[name]);
+    const [short, long] = speedOf(rates[name]);
     text(node.speed, short);
     const share = name === "listen" || all === 0 ? 0 : n / all;
     attr(node.level, "width", n > 0 && share > 0 ? Math.max(3, Math.round(node.width * share)) : 0);
@@ -144,8 +144,10 @@ function update(nodes, {counts, rates, findings}) {
   }
 }
 
-function speedOf(name, speed) {
+// speedOf is a state's rate for eyes and for ears.
+function speedOf(speed) {
   if (!speed) return ["", ""];
-  if (speed.in !== undefined) return [`${rate(speed.in)}/s`, `${rate(speed.in)} per second`];
+  if (speed.in !== undefined) return [`${speed.floor ? "≥" : ""}${rate(speed.in)}/s`, `${speed.floor ? "at least " : ""}${rate(speed.in)} enter per second`];
+  if (speed.out !== undefined) return [`${rate(speed.out)}/s →`, `${rate(speed.out)} become ESTABLISHED per second`];
   return [`Δ ${change(speed.net)}/s`, `changes by ${change(speed.net)} per second`];
 }

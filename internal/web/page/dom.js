@@ -1,5 +1,6 @@
 // What makes and changes elements. Text goes in as text only: nothing that a
-// host says can become markup.
+// host says can become markup, and nothing in it is hidden or turns what stands
+// beside it around.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,8 +18,22 @@ function fill(node, attributes, children) {
     if (name === "on") for (const [event, f] of Object.entries(value)) node.addEventListener(event, f);
     else attr(node, name, value);
   }
-  node.append(...children.filter((c) => c !== null && c !== undefined));
+  node.append(...children.filter((c) => c !== null && c !== undefined).map((c) => (typeof c === "string" ? visible(c) : c)));
   return node;
+}
+
+// hidden characters show nothing, or something else than themselves: controls
+// but line feeds, all that sets the direction, blanks that are no space.
+const hidden = /[\p{C}\p{Zl}\p{Zp}\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\u115f\u1160\u3164\uffa0\u034f\u17b4\u17b5\u2800\u180b-\u180f\ufe00-\ufe0f\u{e0100}-\u{e01ef}]/gu;
+
+// visible writes hidden characters as \x1b, \u202e or \U000e0041, as every output
+// of twwatch does.
+export function visible(value) {
+  return String(value).replace(hidden, (c) => {
+    const code = c.codePointAt(0), digits = code.toString(16);
+    if (code === 10) return c;
+    return code < 0x80 ? "\\x" + digits.padStart(2, "0") : code > 0xffff ? "\\U" + digits.padStart(8, "0") : "\\u" + digits.padStart(4, "0");
+  });
 }
 
 // attr sets an attribute if it isn't so already; null and false take it away.
@@ -27,14 +42,14 @@ export function attr(node, name, value) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
     return;
   }
-  const text = value === true ? "" : String(value);
+  const text = value === true ? "" : visible(value);
   if (node.getAttribute(name) !== text) node.setAttribute(name, text);
 }
 
 // text sets a node's text if it isn't that already: what doesn't change is not
 // drawn or read out again.
 export function text(node, value) {
-  const wanted = String(value);
+  const wanted = visible(value);
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 

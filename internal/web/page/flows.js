@@ -2,6 +2,7 @@
 import {line} from "./charts.js";
 import {attr, el, keyed, setCell, show, text} from "./dom.js";
 import {count, duration, percent, plural, rate} from "./format.js";
+import {takenWords} from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 const step = 25; // rows at a time: what matters comes first, and a table of a thousand is slow to draw
@@ -39,6 +40,7 @@ export function flowTable() {
   for (const id of ["filter", "side"]) $(id).addEventListener("input", () => {
     state.shown = step;
     render(state);
+    text($("flow-said"), $("flow-none").hidden ? $("flow-count").textContent : $("flow-none").textContent);
   });
   $("flow-more").addEventListener("click", () => {
     state.shown += step;
@@ -77,11 +79,11 @@ function render(state) {
   text($("flow-none"), state.rows.length ? "No flow matches." : "No flows: no connection is open, or has been in the last minute.");
 }
 
-const arrows = {client: "→", server: "←", unknown: "·"};
-
 function tableRow(id, state) {
-  const side = el("span", {class: "side"}), ends = el("span", {class: "ends"}), where = el("span", {class: "where"});
-  const open = el("button", {type: "button", class: "row", "aria-expanded": "false", "aria-controls": `flow-${id}`}, side, ends, where);
+  const near = el("span", {class: "near"}), far = el("span"), ends = el("span", {class: "ends"}, near, far);
+  // What a narrow screen has no column for stands below the ends.
+  const where = el("span"), service = el("span", {class: "for-service"}), process = el("span", {class: "for-process"});
+  const open = el("button", {type: "button", class: "row", "aria-expanded": "false", "aria-controls": `flow-${id}`}, ends, el("span", {class: "where"}, where, service, process));
   const fillBar = el("span", {class: "fill"}), share = el("span", {class: "share"});
   const bar = el("span", {class: "bar", "aria-hidden": "true"}, fillBar);
   const cells = columns.map((c) => el(c.id === "flow" ? "th" : "td", {class: c.names ? `c-${c.id}` : `num c-${c.id}`, scope: c.id === "flow" ? "row" : null}));
@@ -93,15 +95,17 @@ function tableRow(id, state) {
   });
   const node = el("tr", {class: "flow", "data-flow": id}, ...cells);
   node.update = ({flow, namespace, taken}) => {
-    text(side, arrows[flow.side] ?? "·");
-    attr(side, "title", flow.side);
-    text(ends, endsOf(flow));
+    const [here, there] = endsOf(flow);
+    text(near, here);
+    text(far, there);
+    text(service, flow.service && ` · ${flow.service}`);
+    text(process, processesOf(flow) && ` · ${processesOf(flow)}`);
     text(where, [flow.side, flow.device, state.many ? namespace.name : ""].filter(Boolean).join(" · "));
-    attr(open, "aria-expanded", state.open.has(id));
+    attr(open, "aria-expanded", String(state.open.has(id)));
     text(cells[1], flow.service);
     text(cells[2], processesOf(flow));
     show(bar, taken !== null);
-    setCell(share, taken === null ? "" : percent(taken));
+    setCell(share, taken === null ? "" : takenWords(flow, taken));
     fillBar.style.width = `${Math.min(100, (taken ?? 0) * 100)}%`;
     attr(bar, "data-level", taken === null ? null : taken > 0.8 ? "critical" : taken > 0.5 ? "warning" : null);
     text(cells[4], count(flow.states.time_wait));
@@ -113,10 +117,11 @@ function tableRow(id, state) {
   return node;
 }
 
+// endsOf is a flow in two parts: the end that is here, and the rest.
 function endsOf(f) {
-  const port = (address) => (address.includes(":") && !address.includes("/") ? `[${address}]:${f.port}` : `${address}:${f.port}`);
-  if (f.side === "server") return `${f.local ? port(f.local) : ":" + f.port} ← ${f.remote}`;
-  return f.local ? `${f.local} → ${port(f.remote)}` : port(f.remote);
+  const v6 = (address) => (address.includes(":") && !address.includes("/") ? `[${address}]` : address);
+  if (f.side === "server") return [v6(f.local), `:${f.port} ← ${f.remote}`];
+  return [f.local ? `${f.local} → ` : "", `${v6(f.remote)}:${f.port}`];
 }
 
 function processesOf(f) {
@@ -127,7 +132,7 @@ function processesOf(f) {
 
 // searchText is what the filter looks at.
 export function searchText(namespace, f) {
-  return [namespace.name, f.side, f.device, endsOf(f), f.service, ...f.processes.flatMap((p) => [p.comm, p.exe, String(p.pid)])].join("\n").toLowerCase();
+  return [namespace.name, f.side, f.device, endsOf(f).join(""), f.service, ...f.processes.flatMap((p) => [p.comm, p.exe, String(p.pid)])].join("\n").toLowerCase();
 }
 
 // details is the row below a flow's.
@@ -136,7 +141,8 @@ function details() {
   const rows = el("tbody");
   programs.append(el("caption", {}, "Processes"), el("thead", {}, el("tr", {}, ...["Program", "Processes", "Sockets", "Share", "Known by", "Cgroup"].map((h) => el("th", {scope: "col"}, h)))), rows);
   const attributed = el("p", {class: "note"}), ask = el("button", {type: "button", class: "quiet"}, "Show 4-tuples"), tuples = el("div");
-  const cell = el("td", {colspan: columns.length}, el("div", {class: "detail"}, el("div", {class: "pair"}, facts, minute, past), programs, attributed, ask, tuples));
+  const wide = el("div", {class: "scroll", role: "region", "aria-label": "Processes", tabindex: 0}, programs);
+  const cell = el("td", {colspan: columns.length}, el("div", {class: "detail"}, el("div", {class: "pair"}, facts, minute, past), wide, attributed, ask, tuples));
   const node = el("tr", {class: "more"}, cell);
   let current = null, asked = null;
   ask.addEventListener("click", () => list4Tuples(current, tuples, ask));
@@ -146,7 +152,7 @@ function details() {
     const f = row.flow;
     facet(facts, factsOf(f, row.namespace, state.many));
     figure(minute, "Closes, the last minute", f.opened_per_second, f.opened_per_second ? `at most ${count(Math.max(...f.opened_per_second))} a second` : "none");
-    show(programs, f.processes.length > 0);
+    show(wide, f.processes.length > 0);
     keyed(rows, f.processes, (p) => `${p.comm}\n${p.exe}\n${p.cgroup}`, () => el("tr", {}, el("th", {scope: "row"}), ...Array.from({length: 5}, () => el("td"))), (tr, p) => {
       const c = tr.cells;
       text(c[0], p.comm + (p.runtime && p.runtime !== p.comm ? ` (${p.runtime}${p.runtime_version ? " " + p.runtime_version : ""})` : ""));
@@ -184,10 +190,11 @@ function factsOf(f, namespace, many) {
     pairs.push(["Ports free", `${p.at_most ? "at most " : ""}${count(p.free)} of ${count(p.range - p.reserved)}`]);
     pairs.push(["Taken by this flow", count(p.used) + (p.reusable ? `, of which connect() may reuse ${count(p.reusable)}` : "")]);
     if (p.blocked) pairs.push(["Blocked by binds", count(p.blocked)]);
-    if (p.seconds_to_exhaustion !== null) pairs.push(["None left in", duration(p.seconds_to_exhaustion)]);
+    if (p.free > 0 && p.seconds_to_exhaustion !== null) pairs.push(["None left in", duration(p.seconds_to_exhaustion)]);
   }
   if (f.close_rate !== null) {
-    pairs.push(["Closes", `${f.close_rate_at_least || f.survivors_only ? "at least " : ""}${rate(f.close_rate)} a second${f.survivors_only ? "; tcp_tw_reuse recycles them" : ""}`]);
+    const over = f.close_rate_seconds ? `, mean of ${duration(f.close_rate_seconds)}` : "";
+    pairs.push(["Closes", `${f.close_rate_at_least || f.survivors_only ? "at least " : ""}${rate(f.close_rate)} a second${over}${f.survivors_only ? "; tcp_tw_reuse recycles them" : ""}`]);
   }
   if (f.mean_lifetime_seconds !== null) pairs.push(["A connection lives", duration(f.mean_lifetime_seconds)]);
   if (f.long_lived !== null) pairs.push(["Kept open", plural(f.long_lived, "connection")]);
@@ -225,8 +232,10 @@ async function list4Tuples({flow, namespace}, place, button) {
     const reply = await fetch(`api/v1/sockets?${query}`);
     const answer = await reply.json();
     if (!reply.ok) throw new Error(answer.error);
-    rows = answer.sockets.filter((s) => s.remote);
-    words = [`${plural(rows.length, "socket")}${answer.truncated ? ", and more" : ""} of ${namespace.kind === "host" || namespace.kind === "self" ? "this host" : "the namespace that twwatch runs in"}`, answer.lost && `not known: ${answer.lost}`].filter(Boolean).join("; ");
+    // Both ends of a connection over loopback have that port, and the flow one.
+    rows = answer.sockets.filter((s) => s.remote && (flow.side === "server" ? s.local : s.remote).endsWith(`:${flow.port}`));
+    const whose = namespace.kind === "host" || namespace.kind === "self" ? "this host" : "the namespace that twwatch runs in";
+    words = [`${plural(rows.length, "socket")} of ${whose}`, answer.truncated && "there are more", answer.lost && `not known: ${answer.lost}`].filter(Boolean).join("; ");
   } catch (error) {
     words = `The sockets could not be listed: ${error.message}`;
   }

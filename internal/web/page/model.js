@@ -1,4 +1,5 @@
 // What is read out of reports. Nothing here touches the page.
+import {percent} from "./format.js";
 
 // states are the TCP states, and where each is explained.
 export const states = {
@@ -25,23 +26,29 @@ export function sumStates(namespaces) {
   return sum;
 }
 
-// closeRate is what ended in TIME_WAIT per second; null: not known.
+// closeRate is what ended in TIME_WAIT per second; null: not known. floor: it may
+// be more.
 export function closeRate(namespaces) {
   let rate = null, floor = false;
   for (const n of namespaces) {
-    if (n.time_wait.close_rate === null) continue;
+    if (n.time_wait.close_rate === null) {
+      floor = true;
+      continue;
+    }
     rate = (rate ?? 0) + n.time_wait.close_rate;
     floor ||= n.time_wait.opened_per_second_floor && n.time_wait.close_rate_by !== "counter";
   }
   return {rate, floor};
 }
 
-// stateRates tells per state what enters it per second (in), or by how much
-// its count changes per second (net); nothing where that isn't known.
+// stateRates tells per state what enters it per second (in), what leaves it for
+// ESTABLISHED (out), or by how much its count changes (net); nothing where that
+// isn't known. The kernel counts a passive opening (PassiveOpens) once its
+// handshake is complete, and no SYN that comes to nothing.
 export function stateRates(before, now) {
   const rates = {};
-  const {rate} = closeRate(now);
-  if (rate !== null) rates.time_wait = {in: rate};
+  const {rate, floor} = closeRate(now);
+  if (rate !== null) rates.time_wait = {in: rate, floor};
   const earlier = new Map((before ?? []).map((n) => [namespaceKey(n), n]));
   const pairs = now.map((n) => [earlier.get(namespaceKey(n)), n]);
   if (!pairs.length || pairs.some(([b, n]) => !b || !(seconds(b, n) > 0))) return rates;
@@ -49,9 +56,9 @@ export function stateRates(before, now) {
   for (const name of Object.keys(states)) {
     if (name !== "time_wait") rates[name] = {net: sum((n) => n.states[name] ?? 0)};
   }
-  for (const [name, counter] of [["syn_sent", "ActiveOpens"], ["syn_recv", "PassiveOpens"]]) {
-    if (pairs.every(([b, n]) => counter in b.counters && counter in n.counters)) {
-      rates[name] = {in: Math.max(0, sum((n) => n.counters[counter]))};
+  for (const [name, way, counter] of [["syn_sent", "in", "ActiveOpens"], ["syn_recv", "out", "PassiveOpens"]]) {
+    if (pairs.every(([b, n]) => counter in b.counters && n.counters[counter] >= b.counters[counter])) {
+      rates[name] = {[way]: sum((n) => n.counters[counter])};
     }
   }
   return rates;
@@ -78,6 +85,13 @@ export function timeline(namespaces) {
 export function taken(flow) {
   const p = flow.ports;
   return p && p.range > p.reserved ? 1 - p.free / (p.range - p.reserved) : null;
+}
+
+// takenWords writes it; where more may be taken than is known, as at least so
+// much.
+export function takenWords(flow, share) {
+  if (!flow.ports.at_most) return percent(share);
+  return share > 0 && share < 0.01 ? `≥${(share * 100).toFixed(1)} %` : `≥${percent(share)}`;
 }
 
 // flowsOf lists all flows with their namespace and id.
@@ -142,8 +156,9 @@ export function statesOf(finding) {
   const id = finding.id;
   if (finding.severity === "info") return [];
   if (id.startsWith("close-wait")) return ["close_wait"];
-  if (id.startsWith("time-wait") || id.startsWith("short-connections") || id.startsWith("ephemeral-ports")) return ["time_wait"];
+  if (id.startsWith("time-wait") || id.startsWith("ephemeral-ports")) return ["time_wait"];
   return {
+    "short-connections-client": ["time_wait"], "short-connections-server": ["time_wait"],
     "half-open-flood": ["syn_recv"], "accept-queue-overflow": ["listen"], "fin-wait-pileup": ["fin_wait1", "fin_wait2"],
     "last-ack-pileup": ["last_ack"], "snat-exhaustion": ["syn_sent"],
   }[id] ?? [];

@@ -1,11 +1,11 @@
 // The page: takes reports as they come, and shows them.
 import {bars, line, strip} from "./charts.js";
 import {diagram} from "./diagram.js";
-import {attr, el, keyed, setCell, show, text} from "./dom.js";
+import {attr, el, keyed, setCell, show, text, visible} from "./dom.js";
 import {renderFindings} from "./findings.js";
 import {flowTable, searchText} from "./flows.js";
 import {clock, count, duration, percent, plural, rate} from "./format.js";
-import {chosen, closeRate, closeWaitKind, flowsOf, namespaceKey, stateRates, sumStates, tightest, timeline} from "./model.js";
+import {chosen, closeRate, closeWaitKind, flowsOf, namespaceKey, stateRates, sumStates, takenWords, tightest, timeline} from "./model.js";
 import {follow} from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -13,7 +13,7 @@ const drawDiagram = diagram($("diagram")), drawCloses = bars($("closes-plot")), 
 
 let report = null, before = null;
 let looked = 0; // when the newest report was made, by this page's clock
-let link = {ok: false, stale: false, reason: "connecting"}, lostAt = null;
+let link = {ok: false, stale: false, reason: "", quietUntil: Infinity}, lostAt = null;
 
 function take(next) {
   if (report && next.time !== report.time) before = report.boot_id === next.boot_id && report.host === next.host ? report : null;
@@ -29,7 +29,7 @@ function render() {
   text($("host"), report.host);
   text($("kernel"), `Linux ${report.kernel}`);
   text($("version"), `twwatch ${report.version}`);
-  document.title = `${report.verdict === "healthy" ? "" : "● "}${report.host}: ${report.verdict}`;
+  document.title = visible(`${report.verdict === "healthy" ? "" : "● "}${report.host}: ${report.verdict}`);
   renderVerdict(namespaces);
   renderFindings(report);
   drawDiagram({
@@ -68,7 +68,7 @@ function renderVerdict(namespaces) {
   const figures = [
     ["TIME_WAIT", count(states.time_wait), fullest ? `${percent(fullest[0])} of ${count(fullest[1])} buckets` : `${count(used)} buckets`],
     ["Closes per second", closes === null ? null : (floor ? "≥" : "") + rate(closes), floor ? "some are recycled" : "that end in TIME_WAIT here"],
-    ["Tightest flow’s ports", tight ? percent(tight.taken) : null, tight ? `${count(tight.flow.ports.free)} of ${count(tight.flow.ports.range - tight.flow.ports.reserved)} free to ${tight.flow.remote}:${tight.flow.port}` : "no client flow"],
+    ["Tightest flow’s ports", tight ? takenWords(tight.flow, tight.taken) : null, tight ? `${tight.flow.ports.at_most ? "at most " : ""}${count(tight.flow.ports.free)} of ${count(tight.flow.ports.range - tight.flow.ports.reserved)} free to ${tight.flow.remote}:${tight.flow.port}` : "no client flow"],
     ["CLOSE_WAIT", count(states.close_wait), states.close_wait ? "waiting for a program here" : "none"],
     ["Open", count(states.established), plural(namespaces.reduce((sum, n) => sum + n.flows.length + n.omitted.flows, 0), "flow")],
   ];
@@ -89,18 +89,21 @@ function renderCloses(namespaces) {
   drawCloses(sum, words);
 }
 
-const mostCloseWaits = 100;
+const fewCloseWaits = 12, mostCloseWaits = 100;
+let shownCloseWaits = fewCloseWaits;
 
 function renderCloseWaits(namespaces) {
   const rows = namespaces.flatMap((n) => (n.close_waits ?? []).map((c) => ({...c, namespace: n})));
   rows.sort((a, b) => (b.age_seconds ?? -1) - (a.age_seconds ?? -1));
   const total = sumStates(namespaces).close_wait;
   show($("cw-region"), rows.length > 0);
-  show($("cw-none"), rows.length === 0 || total > Math.min(rows.length, mostCloseWaits));
-  text($("cw-none"), total === 0 ? "None." : rows.length === 0 ? `${count(total)}, of which no list was made.` : `The oldest ${count(Math.min(rows.length, mostCloseWaits))} of ${count(total)}.`);
-  const shown = rows.slice(0, mostCloseWaits);
+  const shown = rows.slice(0, shownCloseWaits), all = Math.min(rows.length, mostCloseWaits);
+  show($("cw-more"), shown.length < all);
+  text($("cw-more"), `Show ${count(all - shown.length)} more`);
+  show($("cw-none"), rows.length === 0 || total > shown.length);
+  text($("cw-none"), total === 0 ? "None." : rows.length === 0 ? `${count(total)}, of which no list was made.` : `The oldest ${count(shown.length)} of ${count(total)}.`);
   keyed($("cw-rows"), shown, (c) => `${namespaceKey(c.namespace)} ${c.local} ${c.remote} ${c.cookie}`,
-    () => el("tr", {}, el("td", {class: "mono"}), el("td", {class: "mono"}), el("td", {class: "num"}), el("td", {class: "num"}), el("td"), el("td")), (tr, c) => {
+    () => el("tr", {}, el("td", {class: "mono c-local"}), el("td", {class: "mono"}), el("td", {class: "num"}), el("td", {class: "num"}), el("td"), el("td")), (tr, c) => {
       const cells = tr.cells;
       text(cells[0], c.local);
       text(cells[1], c.remote);
@@ -111,17 +114,18 @@ function renderCloseWaits(namespaces) {
     });
 }
 
-let historyAsked = false;
+let historyAsked = 0; // times, until the answer is there
 
 async function renderHistory() {
-  if (historyAsked) return;
-  historyAsked = true;
+  if (historyAsked++ > 0) return;
   try {
     const chosenName = report.namespaces.find((n) => namespaceKey(n) === $("namespace").value)?.name;
     const reply = await fetch("api/v1/history" + (chosenName ? "?" + new URLSearchParams({namespace: chosenName}) : ""));
     if (reply.ok) drawHistory((await reply.json()).moments);
   } catch { /* the banner says that nobody answers */ }
-  historyAsked = false;
+  const again = historyAsked > 1;
+  historyAsked = 0;
+  if (again) renderHistory();
 }
 
 function drawHistory(moments) {
@@ -149,26 +153,44 @@ function worstOf(moments) {
   return bad === 0 ? "healthy all the time" : `not healthy in ${count(bad)} of ${plural(moments.length, "report")}`;
 }
 
-// renderLink says how old what is shown is, and that it is, once it is.
+// renderLink says how old what is shown is, and why it isn't newer.
 function renderLink() {
-  const age = report ? (performance.now() - looked) / 1000 : 0;
+  const age = report ? Math.max(0, (performance.now() - looked) / 1000) : 0;
   const late = report && report.interval_seconds > 0 && age > 3 * report.interval_seconds + 2;
-  const old = !link.ok ? "gone" : link.stale || late ? "stale" : "live";
-  attr(document.body, "data-link", old);
-  if (old === "gone" && lostAt === null) lostAt = Date.now();
-  if (old !== "gone") lostAt = null;
-  const every = report?.interval_seconds ? `, every ${duration(report.interval_seconds)}` : "";
-  text($("age"), !report ? "connecting" : `looked ${duration(Math.max(age, 0))} ago${every}`.replace("<1 ms", "0 s").replace(/\d+ ms/, "0 s"));
-  const waited = old === "gone" && (report || Date.now() - lostAt > 1500);
-  const banner = $("banner");
-  show(banner, waited || old === "stale");
-  if (waited) {
-    text(banner, `No connection to twwatch since ${clock(new Date(lostAt))}. ${link.reason ? capital(link.reason) + ". " : ""}${report ? "What is shown is from then; trying again." : "Trying again."}`);
-  } else if (old === "stale") {
-    text(banner, `Old data: twwatch answers, but its last look was at ${clock(new Date(Date.now() - age * 1000))}, more than three intervals ago. Its log says why.`);
-  } else {
-    text(banner, "");
+  const state = link.ended && report ? "ended" : !link.ok ? "gone" : link.stale || late ? "stale" : "live";
+  attr(document.body, "data-link", state);
+  if (state !== "gone") lostAt = null;
+  else lostAt ??= Date.now();
+  text($("age"), ageWords(state, age));
+  attr($("age"), "title", report ? report.time : null);
+  const words = performance.now() < link.quietUntil ? "" : warning(state, age);
+  show($("banner"), words !== "");
+  text($("banner"), words);
+}
+
+function ageWords(state, age) {
+  if (!report) return link.ok ? "waiting for the first look" : "connecting";
+  if (state === "ended") return `of ${moment(report.time)}`;
+  return `looked ${duration(Math.floor(age))} ago${report.interval_seconds ? `, every ${duration(report.interval_seconds)}` : ""}`;
+}
+
+// warning is what is to be known of a state of the connection; "" of a good one.
+function warning(state, age) {
+  switch (state) {
+    case "ended":
+      return `The recording has ended. This is its last report, of ${moment(report.time)}.`;
+    case "gone":
+      return `No connection to twwatch since ${clock(new Date(lostAt))}. ${link.reason ? capital(link.reason) + ". " : ""}${report ? "What is shown is from then; trying again." : "Trying again."}`;
+    case "stale":
+      if (!report) return "twwatch answers, and has not looked yet. Its log says why.";
+      return `Old data: twwatch answers, but its last look was at ${clock(new Date(Date.now() - age * 1000))}, more than three intervals ago. Its log says why.`;
   }
+  return "";
+}
+
+function moment(time) {
+  const date = new Date(time);
+  return `${date.toLocaleDateString("en-CA")} ${clock(date)}`;
 }
 
 const capital = (s) => s[0].toUpperCase() + s.slice(1);
@@ -207,6 +229,10 @@ function keys(turn) {
 }
 
 keys(themes());
+$("cw-more").addEventListener("click", () => {
+  shownCloseWaits = mostCloseWaits;
+  renderCloseWaits(chosen(report, $("namespace").value));
+});
 $("namespace").addEventListener("input", () => {
   render();
   renderHistory();
