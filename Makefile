@@ -39,6 +39,7 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 
 lint: $(GOLANGCI) ## golangci-lint, vet for linux/arm64 and darwin, and go.mod
 	$(GOLANGCI) run
+	cd deploy/test && $(GOLANGCI) run --config=$(CURDIR)/.golangci.yml
 	$(GO) mod tidy -diff
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...

@@ -208,7 +208,8 @@ func (e *engine) runAsPod(t *testing.T, name string, spec corev1.PodSpec, instea
 	t.Helper()
 	c := spec.Containers[0]
 	s := c.SecurityContext
-	args := []string{"run", "--detach", "--network=none", "--cap-drop=ALL",
+	args := []string{
+		"run", "--detach", "--network=none", "--cap-drop=ALL",
 		fmt.Sprintf("--read-only=%v", *s.ReadOnlyRootFilesystem),
 		fmt.Sprintf("--user=%d:%d", *s.RunAsUser, *s.RunAsGroup),
 		fmt.Sprintf("--memory=%d", c.Resources.Limits.Memory().Value()),

@@ -90,8 +90,10 @@ func tail(text string) string {
 
 // in runs a program in the machine and returns its stdout.
 func (m *machine) in(ctx context.Context, name string, args ...string) (string, error) {
-	enter := []string{"--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--", "env", "-i",
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "DEBIAN_FRONTEND=noninteractive", name}
+	enter := []string{
+		"--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--", "env", "-i",
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "DEBIAN_FRONTEND=noninteractive", name,
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return try(ctx, "nsenter", append(enter, args...)...)
@@ -156,7 +158,7 @@ func (m *machine) get(url string, edit ...func(*http.Request)) (status int, body
 
 // dial connects in the machine's network. The thread stays there, so it is
 // ended.
-func (m *machine) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (m *machine) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	type answer struct {
 		conn net.Conn
 		err  error

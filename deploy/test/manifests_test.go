@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -72,8 +73,10 @@ func values() [][]string {
 		{"--set=podMonitor.create=true,prometheusRule.create=true,dashboards.create=true,podMonitor.labels.release=prometheus"},
 		{"--set=service.create=false,fullnameOverride=own,image.digest=sha256:" + strings.Repeat("0", 64)},
 		{"--kube-version=1.29.0", "--set-json=config={\"interval\":\"30s\",\"thresholds\":{\"ports_slow_ratio\":0.4}}", "--set=extraArgs={--metrics.server-remotes}"},
-		{"--set-json=networkPolicy.from=[{\"namespaceSelector\":{\"matchLabels\":{\"kubernetes.io/metadata.name\":\"monitoring\"}}}]",
-			"--set=imagePullSecrets[0].name=registry,podLabels.team=net,podAnnotations.a=b,affinity.nodeAffinity=null"},
+		{
+			"--set-json=networkPolicy.from=[{\"namespaceSelector\":{\"matchLabels\":{\"kubernetes.io/metadata.name\":\"monitoring\"}}}]",
+			"--set=imagePullSecrets[0].name=registry,podLabels.team=net,podAnnotations.a=b,affinity.nodeAffinity=null",
+		},
 	}
 }
 
@@ -103,7 +106,7 @@ func decode(t *testing.T, text string) []runtime.Object {
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text)))
 	for {
 		document, err := documents.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return objects
 		}
 		if err != nil {
@@ -353,8 +356,10 @@ func TestDaemonSetRights(t *testing.T) {
 			HostPID: true, Capabilities: []corev1.Capability{"SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"}, Seccomp: "Localhost",
 			Paths: []string{"/var/log/pods", "/var/lib/kubelet/seccomp"}, Writable: []string{"seccomp-profile /seccomp"},
 		}},
-		"the chart, host network": {daemonSet(t, templated(t, "--set=mode=host-network")).Spec.Template.Spec,
-			rights{HostNetwork: true, User: 65534, Seccomp: "RuntimeDefault"}},
+		"the chart, host network": {
+			daemonSet(t, templated(t, "--set=mode=host-network")).Spec.Template.Spec,
+			rights{HostNetwork: true, User: 65534, Seccomp: "RuntimeDefault"},
+		},
 	} {
 		if diff := cmp.Diff(tc.want, of(tc.spec)); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", name, diff)

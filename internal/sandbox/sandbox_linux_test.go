@@ -55,7 +55,7 @@ func child() error {
 		return err
 	}
 	if err := exec.Command("true").Run(); !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("execve: %v, want EPERM", err)
+		return fmt.Errorf("execve: not EPERM: %w", err)
 	}
 	for name, call := range map[string]func() error{
 		"execve": func() error { return unix.Exec("/proc/self/exe", []string{"x"}, nil) },
@@ -71,13 +71,13 @@ func child() error {
 		},
 	} {
 		if err := thread(call); !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%s on an older thread: %v, want EPERM", name, err)
+			return fmt.Errorf("%s on an older thread: not EPERM: %w", name, err)
 		}
 		newThread, stop := otherThread()
 		err := newThread(call)
 		stop()
 		if !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%s on a newer thread: %v, want EPERM", name, err)
+			return fmt.Errorf("%s on a newer thread: not EPERM: %w", name, err)
 		}
 	}
 	status, err := os.ReadFile("/proc/self/status")
@@ -135,10 +135,18 @@ func TestProgram(t *testing.T) {
 			arch, number uint32
 			refused      bool
 		}{
-			{arch, 0, false}, {arch, 58, false}, {arch, 60, false}, {arch, 321, false}, {arch, 0x3fffffff, false},
-			{arch, 59, true}, {arch, 101, true}, {arch, 322, true},
-			{arch, 0x40000000 + 520, true}, {arch, 0xffffffff, true},
-			{unix.AUDIT_ARCH_I386, 0, true}, {unix.AUDIT_ARCH_ARM, 0, true},
+			{arch, 0, false},
+			{arch, 58, false},
+			{arch, 60, false},
+			{arch, 321, false},
+			{arch, 0x3fffffff, false},
+			{arch, 59, true},
+			{arch, 101, true},
+			{arch, 322, true},
+			{arch, 0x40000000 + 520, true},
+			{arch, 0xffffffff, true},
+			{unix.AUDIT_ARCH_I386, 0, true},
+			{unix.AUDIT_ARCH_ARM, 0, true},
 		} {
 			// What the kernel would show the filter, in the order that bpf.VM reads.
 			var data bytes.Buffer
