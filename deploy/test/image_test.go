@@ -74,15 +74,19 @@ func (e *engine) run(args ...string) string {
 	return strings.TrimSpace(command(e.t, docker(), append([]string{"--host=unix://" + e.socket}, args...)...))
 }
 
-// build runs scripts/image. Nothing is taken from a build in another base but
+// build runs scripts/image. From a build in another base nothing is taken but
 // what the compiler has cached.
 func (e *engine) build(base string, args ...string) {
 	e.t.Helper()
 	cmd := exec.CommandContext(e.t.Context(), root+"/scripts/image",
 		append([]string{"--build-arg=GO_IMAGE=" + base, "--network=none", "--progress=plain"}, args...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.socket, "BUILD="+docker()+" build")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		e.t.Fatalf("scripts/image: %v\n%s", err, tail(string(out)))
+	}
+	if strings.Contains(string(out), "CACHED") && base != "local:go" {
+		e.t.Errorf("it wasn't built again:\n%s", tail(string(out)))
 	}
 }
 
