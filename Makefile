@@ -17,7 +17,7 @@ export GOFLAGS := $(strip $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false)
 export GO FUZZTIME TOOLS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz lint bench scale picture generate check-generated dist setup clean
+.PHONY: help build run test race fuzz lint bench scale picture generate check-generated dist packages image test-deploy setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,7 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 
 lint: $(GOLANGCI) ## golangci-lint, vet for linux/arm64 and darwin, and go.mod
 	$(GOLANGCI) run
+	cd deploy/test && $(GOLANGCI) run --config=$(CURDIR)/.golangci.yml
 	$(GO) mod tidy -diff
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
@@ -58,12 +59,23 @@ picture: ## make the pictures in README.md and docs/ anew (runs twwatch demo and
 
 generate: ## write the generated files anew
 	$(GO) generate ./...
+	scripts/prometheusrule
 
 check-generated: ## fail if a generated file isn't what `make generate` writes
 	scripts/check-generated
 
 dist: ## static binaries for linux/amd64 and linux/arm64, with checksums, in dist/
 	scripts/dist
+
+packages: dist ## deb and rpm for amd64 and arm64, in dist/
+	scripts/setup-deploy
+	scripts/packages
+
+image: ## build the container image with docker, as twwatch:VERSION
+	scripts/image
+
+test-deploy: ## make the packages, and test unit, packages, image and manifests (root, Debian)
+	scripts/test-deploy
 
 setup: ## install what tests and benchmarks need (make test does it itself)
 	scripts/setup

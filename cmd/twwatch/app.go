@@ -83,6 +83,11 @@ func newApp(e env) *app {
 	for _, c := range commands() {
 		clause := a.Command(c.name, c.help)
 		a.byName[c.name] = definedCommand{clause, c.define(clause)}
+		for _, f := range clause.Model().Flags {
+			if v, ok := f.Value.(interface{ hints() []string }); ok {
+				clause.GetFlag(f.Name).HintAction(v.hints)
+			}
+		}
 		examples[c.name], summaries[c.name] = c.examples, c.summary
 	}
 	a.UsageTemplate(usageTemplate)
@@ -121,6 +126,9 @@ Examples:
 {{end -}}
 `
 
+// completionFlag is kingpin's: what could the last of the words that follow be?
+const completionFlag = "--completion-bash"
+
 // An invocation is a command line understood.
 type invocation struct {
 	runner runner
@@ -139,6 +147,10 @@ func parse(e env, args []string) (inv invocation, err error) {
 		}
 	}()
 	first := newApp(e)
+	if len(args) > 0 && args[0] == completionFlag {
+		_, err := first.Parse(args) // prints and ends, whatever is still wrong with the rest
+		return invocation{}, err
+	}
 	given, err := first.ParseContext(args)
 	if err != nil {
 		return invocation{}, usageError(args, err)

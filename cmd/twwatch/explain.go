@@ -44,10 +44,23 @@ func explainCommand() command {
 			f.outputFlags.define(cmd)
 			cmd.Flag("look", "Count on this host what the explanation concerns.").Default("true").BoolVar(&f.look)
 			f.adviceFlags.define(cmd)
-			cmd.Arg("id", "What to explain.").StringVar(&f.id)
+			cmd.Arg("id", "What to explain.").HintAction(f.ids).StringVar(&f.id)
 			return f
 		},
 	}
+}
+
+// ids are for the completion of words, where an error is of no use.
+func (f *explainFlags) ids() []string {
+	library, err := f.library()
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, id := range library.IDs() {
+		ids = append(ids, id.ID)
+	}
+	return ids
 }
 
 // An explanation is what --output=json writes: IDs without an id, else Texts.

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twwatch/twwatch/internal/draw"
+	"github.com/twwatch/twwatch/internal/sandbox"
 )
 
 // Exit statuses. check answers with the first three; every command answers
@@ -44,6 +45,9 @@ type env struct {
 	columns func(w io.Writer) (n int, ok bool)
 	// hangups delivers SIGHUP until stop is called.
 	hangups func() (c <-chan os.Signal, stop func())
+	// restrict gives up for good what a daemon has no use for; nil in tests,
+	// which go on after it.
+	restrict func() error
 }
 
 // startPercent lets the heap reach 16 MiB before it is collected for the first
@@ -72,6 +76,7 @@ func system() env {
 			signal.Notify(c, syscall.SIGHUP)
 			return c, func() { signal.Stop(c) }
 		},
+		restrict: sandbox.Restrict,
 	}
 }
 

@@ -36,7 +36,7 @@ Off loopback only /metrics and /-/ are answered, unless --web.config.file asks f
 
 Whose the sockets are is read from /proc/PID/fd: for 200 ms in the first pass, and then some 1,000 descriptors a pass until all are known. What is remembered of it is bounded: 65,536 live sockets and 131,072 connections, 16 MiB in all, and 8,192 processes that run and as many that have ended, 0.2 to 2.2 KiB each.
 
-SIGHUP reads --config.file anew: thresholds and log.level change at once, and the log names what needs a restart; a file with a fault changes nothing. SIGTERM answers what has been asked, and ends with status 0. The exit status is 3 if serving was not possible. Memory and processors are limited to 40 MiB (a soft limit) and 2 unless GOMEMLIMIT and GOMAXPROCS say otherwise.`
+SIGHUP reads --config.file anew: thresholds and log.level change at once, and the log names what needs a restart; a file with a fault changes nothing. SIGTERM answers what has been asked, and ends with status 0. The exit status is 3 if serving was not possible. Memory and processors are limited to 40 MiB (a soft limit) and 2 unless GOMEMLIMIT and GOMAXPROCS say otherwise. Once it listens, it gives up starting programs and reaching into other processes' memory, by a seccomp filter of its own.`
 
 const serveExamples = `
   twwatch serve
@@ -136,6 +136,11 @@ func (f *serveFlags) run(ctx context.Context, e env, cfg configuration) (int, er
 	listeners, err := f.listen()
 	if err != nil {
 		return statusFailed, err
+	}
+	if e.restrict != nil {
+		if err := e.restrict(); err != nil { // gVisor has no seccomp, say
+			s.logger.Info("Starting programs could not be given up", "err", err)
+		}
 	}
 	s.judge.ownPort = ownPort(listeners)
 	defer func() {

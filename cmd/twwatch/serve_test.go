@@ -353,6 +353,9 @@ func TestServeUnderSystemd(t *testing.T) {
 	defer func() { _ = cmd.Process.Kill() }() // already gone, as a rule
 	expect("READY=1")
 	expect("WATCHDOG=1")
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err == nil && !strings.Contains(string(status), "Seccomp:\t2\n") {
+		t.Errorf("it can still start programs:\n%s", status)
+	}
 	signal := func(s os.Signal) {
 		t.Helper()
 		if err := cmd.Process.Signal(s); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -84,6 +85,14 @@ func (v *statesValue) Set(s string) error {
 
 func (v *statesValue) String() string     { return fmt.Sprint(*v.names) }
 func (v *statesValue) IsCumulative() bool { return true }
+
+func (v *statesValue) hints() []string {
+	var names []string
+	for s := inetdiag.Established; s <= inetdiag.Closing; s++ {
+		names = append(names, strings.ReplaceAll(s.String(), "_", "-"))
+	}
+	return names
+}
 
 func (f *socketsFlags) run(ctx context.Context, e env, _ configuration) (int, error) {
 	query := snapshot.SocketQuery{States: f.states, Remote: f.remote, Port: uint16(f.port), Older: f.older, Process: f.owner, Limit: f.limit}

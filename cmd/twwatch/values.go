@@ -87,7 +87,8 @@ func (v choiceValue) Set(s string) error {
 	return nil
 }
 
-func (v choiceValue) String() string { return *v.value }
+func (v choiceValue) String() string  { return *v.value }
+func (v choiceValue) hints() []string { return v.allowed }
 
 // either joins words as in "a, b or c".
 func either(words []string) string {

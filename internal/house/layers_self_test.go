@@ -94,7 +94,7 @@ func TestSourcesComplaints(t *testing.T) {
 		{
 			name: "unsafe",
 			tree: []string{"sysctl/a.go", doc + "package sysctl\nimport _ \"unsafe\"\n"},
-			want: []string{"unsafe may be imported only by inetdiag"},
+			want: []string{"unsafe may be imported only by inetdiag, internal/sandbox"},
 		},
 		{
 			name: "init",
