@@ -20,8 +20,8 @@ const (
 	// interval between two passes.
 	seenWithin = 40 * time.Second
 	// busySockets is from how many sockets on, and busyPorts from what share of
-	// the range that one flow uses, a namespace that moves is dumped in every
-	// pass, as far as the budget goes.
+	// the range that one flow uses or all sockets together could use, a namespace
+	// that moves is dumped in every pass, as far as the budget goes.
 	busySockets = 1000
 	busyPorts   = 0.25
 )
@@ -72,7 +72,12 @@ func (o *other) urgency(now int64) int {
 }
 
 func (o *other) busy() bool {
-	if o.pulse.TimeWait+o.pulse.InUse >= busySockets || o.found.States.CloseWait > 0 {
+	sockets := o.pulse.TimeWait + o.pulse.InUse
+	if sockets >= busySockets || o.found.States.CloseWait > 0 {
+		return true
+	}
+	// A small range runs out within seconds of the last dump.
+	if r := o.found.Limits.IPLocalPortRange; r != nil && float64(sockets) >= busyPorts*float64(r.Size()) {
 		return true
 	}
 	for i := range o.found.Flows {
