@@ -34,13 +34,16 @@ const (
 	// nodeEnv tells the test binary that it is a node: PID 1 of a PID, a mount and
 	// a network namespace of its own, which die with it. It names the directory of
 	// the programs built.
-	nodeEnv  = "TWWATCH_TRUTH_NODE"
-	nodeDir  = "/run/node"
+	nodeEnv = "TWWATCH_TRUTH_NODE"
+	nodeDir = "/run/node"
+	// lookFile is there from a wish to be looked at until that is done.
+	lookFile = "look-from-outside"
 	podImage = "localhost/pod:1"
 )
 
-// onNode runs the test again, as a node's.
-func onNode(t *testing.T) {
+// onNode runs the test again, as a node's. When that asks for it (see lookedAt),
+// outside looks at the node from the outside, where it is the process pid.
+func onNode(t *testing.T, outside func(dir string, pid int)) {
 	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "loopback", "ptp", "host-local", "ss", "ip", "nsenter"} {
 		tool(t, name)
 	}
@@ -50,20 +53,56 @@ func onNode(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	self := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
-	self.Env = append(os.Environ(), nodeEnv+"="+dir)
+	var out bytes.Buffer
+	self := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	self.Env, self.Stdout, self.Stderr = append(os.Environ(), nodeEnv+"="+dir), &out, &out
 	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	runtime.LockOSThread() // the signal is sent when this thread ends
 	defer runtime.UnlockOSThread()
-	out, err := self.CombinedOutput()
-	removeGroups(t, dir)
-	switch {
-	case errors.Is(err, unix.EPERM):
+	if err := self.Start(); err != nil {
 		lacking(t, "netns", err)
-	case err != nil:
-		t.Fatalf("%v\n%s", err, out)
 	}
-	t.Logf("%s", out)
+	ended := make(chan struct{})
+	var failed error
+	go func() {
+		failed = self.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		<-ended // the test's context is over
+		removeGroups(t, dir)
+	})
+	for asked := filepath.Join(dir, lookFile); ; {
+		select {
+		case <-ended:
+			if failed != nil {
+				t.Fatalf("%v\n%s", failed, out.Bytes())
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+			if _, err := os.Stat(asked); err == nil {
+				outside(dir, self.Process.Pid)
+				if err := os.Remove(asked); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// lookedAt returns when onNode's outside has.
+func (n *node) lookedAt() {
+	n.t.Helper()
+	asked := filepath.Join(n.dir, lookFile)
+	if err := os.WriteFile(asked, nil, 0o644); err != nil {
+		n.t.Fatal(err)
+	}
+	lab.Eventually(n.t, 30*time.Second, func() error {
+		if _, err := os.Stat(asked); !errors.Is(err, os.ErrNotExist) {
+			return errors.New("nobody has looked from outside")
+		}
+		return nil
+	})
 }
 
 // uid is the UID of a pod, which names its cgroup: no other run has it.
