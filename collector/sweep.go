@@ -19,8 +19,8 @@ const (
 	// so that each TIME_WAIT, which lives 60 s, is seen once.
 	seenWithin = 55 * time.Second
 	// busySockets is from how many sockets on, and busyPorts from what share of
-	// the range that one flow uses, a namespace that moves is dumped in every
-	// pass, as far as the budget goes.
+	// the range that one flow uses or all sockets together could use, a namespace
+	// that moves is dumped in every pass, as far as the budget goes.
 	busySockets = 1000
 	busyPorts   = 0.25
 )
@@ -74,7 +74,12 @@ func (o *other) urgency(next int64) int {
 }
 
 func (o *other) busy() bool {
-	if o.pulse.TimeWait+o.pulse.InUse >= busySockets || o.found.States.CloseWait > 0 {
+	sockets := o.pulse.TimeWait + o.pulse.InUse
+	if sockets >= busySockets || o.found.States.CloseWait > 0 {
+		return true
+	}
+	// A small range runs out within seconds of the last dump.
+	if r := o.found.Limits.IPLocalPortRange; r != nil && float64(sockets) >= busyPorts*float64(r.Size()) {
 		return true
 	}
 	for i := range o.found.Flows {

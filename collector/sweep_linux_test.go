@@ -263,3 +263,28 @@ func TestLookKnowsGrowthEverywhere(t *testing.T) {
 		t.Errorf("%d more TIME_WAIT in %v s, %d there", grown, after.CoveredSeconds, after.States.TimeWait)
 	}
 }
+
+// A small range runs out before the namespace is many sockets' or is due again.
+func TestSweepOfASmallRange(t *testing.T) {
+	ns := quietNamespace(t)
+	if err := ns.Sysctl("net.ipv4.ip_local_port_range", "40000 40099"); err != nil {
+		t.Fatal(err)
+	}
+	listen(t, ns, "127.0.0.1:1000")
+	storm := func(count int) {
+		t.Helper()
+		if _, err := ns.Run(t.Context(), lab.Storm{Remotes: remote("127.0.0.1:1000"), Count: count}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storm(20)
+	inhabit(t, ns)
+	c := sweeper(t, Config{CPUBudget: 1})
+	if n := of(t, sweepOnce(t, c), ns); n.States.TimeWait != 20 {
+		t.Errorf("%d TIME_WAIT, want 20", n.States.TimeWait)
+	}
+	storm(80)
+	if n := of(t, sweepOnce(t, c), ns); n.Repeated || n.States.TimeWait != 100 || n.Flows[0].Ports.Free != 0 {
+		t.Errorf("repeated %v, %d TIME_WAIT, %d free; want 100 and none", n.Repeated, n.States.TimeWait, n.Flows[0].Ports.Free)
+	}
+}
