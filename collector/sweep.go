@@ -310,6 +310,29 @@ func (s *sweep) dump(ctx context.Context, c *Collector, o *other, r *snapshot.Re
 	return used
 }
 
+// only is the one namespace that is chosen.
+func (s *sweep) only(ctx context.Context, c *Collector) (*other, error) {
+	const most = 8 // names in an error
+	r := c.newReport()
+	s.follow(ctx, c, r)
+	var names []string
+	for _, o := range s.others {
+		names = append(names, o.named.name)
+	}
+	slices.Sort(names)
+	switch {
+	case len(names) > 1:
+		return nil, fmt.Errorf("%d namespaces match, of which one is wanted: %q", len(names), names[:min(len(names), most)])
+	case len(names) == 0 && len(r.Limited)+len(r.Incomplete) > 0:
+		g := append(r.Incomplete, r.Limited...)[0]
+		return nil, fmt.Errorf("no such network namespace can be seen: %s: %s", g.Error, g.Fix)
+	}
+	for _, o := range s.others {
+		return o, nil
+	}
+	return nil, errors.New("there is no such network namespace: check --netns=all lists those that are there")
+}
+
 func (s *sweep) gap(stage string, r *snapshot.Report, namespace string, err error, lost, fix string) {
 	r.Incomplete = append(r.Incomplete, snapshot.Gap{Stage: stage, Namespace: namespace, Error: err.Error(), Lost: lost, Fix: fix})
 }
