@@ -19,7 +19,8 @@ import (
 const (
 	// Up to manySockets, bound sockets are looked for in every pass; above,
 	// once a minute and only if a flow uses boundShare of its range: the walk
-	// costs a third to a half of the pass itself.
+	// costs a third to a half of the pass itself. Where all namespaces are looked
+	// at those in which no client flow holds a port go without.
 	manySockets = 10_000
 	boundEvery  = time.Minute
 	boundShare  = 0.25
@@ -58,8 +59,7 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 		elsewhere = c.sweep.run(ctx, c, r, c.homeCPU)
 	}
 	before := threadCPU()
-	p := c.begin(c.home, r)
-	err := p.run(ctx)
+	home, err := c.lookHome(ctx, r)
 	c.homeCPU = threadCPU() - before
 	c.cpu = threadCPU() - cpu + elsewhere
 	if err != nil {
@@ -69,9 +69,8 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	if len(r.Namespaces) > 0 && r.Namespaces[0].Kind == netns.KindHost {
 		place = 1 // twwatch's own matters less than the host's
 	}
-	r.Namespaces = slices.Insert(r.Namespaces, place, p.ns)
+	r.Namespaces = slices.Insert(r.Namespaces, place, home)
 	if c.sweep != nil {
-		p.ns.Addresses = addresses()
 		c.remotes.learn(r.Namespaces)
 	}
 	c.remotes.name(r.Namespaces)
@@ -79,6 +78,24 @@ func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	r.LiveDumps = c.takeGlances()
 	r.TookSeconds = time.Duration(inetdiag.Now() - start).Seconds()
 	return r, nil
+}
+
+// lookHome looks at the Collector's own namespace: beside others it isn't read
+// either if nothing moved in it.
+func (c *Collector) lookHome(ctx context.Context, r *snapshot.Report) (*snapshot.Namespace, error) {
+	p := c.begin(c.home, r)
+	if c.sweep != nil && c.sweep.still(c) {
+		p.readHostLimits()
+		return c.sweep.home.repeated(), nil
+	}
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	if c.sweep != nil {
+		p.ns.Addresses = addresses()
+		c.sweep.home.keep(p.ns, p.start)
+	}
+	return p.ns, nil
 }
 
 // once says but once what is lacking in several namespaces, as the first of them
@@ -182,13 +199,18 @@ func (p *pass) readLimits() {
 	if p.ns.Limits, err = p.files.Read(); err != nil {
 		p.gap(stageLimits, err, "the settings named", "check that /proc/sys/net is readable")
 	}
-	if p.id.host {
-		host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
-		if err != nil {
-			p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
-		}
-		p.report.HostLimits = &host
+	p.readHostLimits()
+}
+
+func (p *pass) readHostLimits() {
+	if !p.id.host {
+		return
 	}
+	host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
+	if err != nil {
+		p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
+	}
+	p.report.HostLimits = &host
 }
 
 // sockets is about how many rows a dump will have.
@@ -317,11 +339,12 @@ func (c sight) hangUp() {
 
 // bound looks for sockets that block their port for every destination.
 func (p *pass) bound(ctx context.Context) {
-	if p.sockets() >= manySockets {
-		recently := p.ledger.LastBound != 0 && p.start-p.ledger.LastBound < int64(boundEvery)
-		if recently || p.table.Tightest() < boundShare {
-			return
-		}
+	recently := p.ledger.LastBound != 0 && p.start-p.ledger.LastBound < int64(boundEvery)
+	switch many, tightest := p.sockets() >= manySockets, p.table.Tightest(); {
+	case many && (recently || tightest < boundShare):
+		return
+	case p.sweep != nil && tightest == 0 && (recently || p.view != p.home): // one walk of so many, and no port is at stake
+		return
 	}
 	if !listsBound(p.report.Kernel) {
 		return

@@ -33,6 +33,7 @@ type sweep struct {
 	watcher *netns.Watcher
 	chosen  Selection
 	names   namer
+	home    other             // the Collector's own, which is read by itself
 	others  map[uint64]*other // by serial
 	// dumpCost is the CPU time that a dump took of late.
 	dumpCost time.Duration
@@ -232,23 +233,46 @@ func (s *sweep) feel(r *snapshot.Report) {
 		if o.Trouble != nil {
 			continue
 		}
-		pulse, err := s.watcher.Pulse(o.Namespace)
-		o.felt, o.feltAt = inetdiag.Now(), time.Now()
-		switch {
-		case errors.Is(err, netns.ErrGone): // the next pass knows another way to it, or that it is dead
-			o.moved = true
-		case err != nil:
+		// Where it is gone the next pass knows another way to it, or that it is dead.
+		if err := o.feel(s.watcher); err != nil && !errors.Is(err, netns.ErrGone) {
 			failed, why = failed+1, err
-			o.moved = true
-		default:
-			o.pulse = pulse
-			o.moved = o.found != nil && movedSince(&o.dumpPulse, &pulse, &o.found.States)
 		}
 		s.order = append(s.order, o)
 	}
 	if failed > 0 {
 		s.gap(stageNamespaces, r, "", fmt.Errorf("%d namespaces: %w", failed, why), "whether anything moved in them", "look again")
 	}
+}
+
+// feel reads the pulse, and tells by it whether something moved.
+func (o *other) feel(w *netns.Watcher) error {
+	pulse, err := w.Pulse(o.Namespace)
+	o.felt, o.feltAt = inetdiag.Now(), time.Now()
+	if err != nil {
+		o.moved = true
+		return err
+	}
+	o.pulse = pulse
+	o.moved = o.found != nil && movedSince(&o.dumpPulse, &pulse, &o.found.States)
+	return nil
+}
+
+// keep keeps what was found after the last pulse.
+func (o *other) keep(found *snapshot.Namespace, start int64) {
+	o.found, o.dumpAt, o.dumpPulse, o.fresh, o.moved = found, start, o.pulse, true, false
+}
+
+// still tells whether what was last found in the Collector's own namespace is
+// there unmoved. What is asked of its sockets one by one needs a dump.
+func (s *sweep) still(c *Collector) bool {
+	h := &s.home
+	i := slices.IndexFunc(s.watcher.List(), func(n *netns.Namespace) bool { return n.Inode == c.home.id.inode })
+	if i < 0 {
+		return false
+	}
+	h.Namespace, h.named = s.watcher.List()[i], named{name: c.home.id.name, kind: c.home.id.kind}
+	err := h.feel(s.watcher)
+	return err == nil && h.found != nil && !h.moved && c.reservoir == nil && c.cfg.LiveEvery == 0
 }
 
 // movedSince tells whether anything but the age of TIME_WAIT sockets can be
@@ -267,7 +291,6 @@ func movedSince(before, now *netns.Pulse, found *snapshot.States) bool {
 
 // dump reads a namespace's sockets.
 func (s *sweep) dump(ctx context.Context, c *Collector, o *other, r *snapshot.Report) (used time.Duration) {
-	pulse := o.pulse
 	var p *pass
 	err := s.watcher.Visit(o.Namespace, func() error {
 		cpu := threadCPU()
@@ -284,12 +307,35 @@ func (s *sweep) dump(ctx context.Context, c *Collector, o *other, r *snapshot.Re
 	switch {
 	case err == nil:
 		p.ns.Workload = o.workload
-		o.found, o.dumpAt, o.dumpPulse, o.fresh, o.moved = p.ns, p.start, pulse, true, false
+		o.keep(p.ns, p.start)
 	case errors.Is(err, netns.ErrGone), ctx.Err() != nil:
 	default:
 		s.gap(stageDump, r, o.named.name, err, "what is in the namespace", "look again; if it stays, report it")
 	}
 	return used
+}
+
+// only is the one namespace that is chosen.
+func (s *sweep) only(ctx context.Context, c *Collector) (*other, error) {
+	const most = 8 // names in an error
+	r := c.newReport()
+	s.follow(ctx, c, r)
+	var names []string
+	for _, o := range s.others {
+		names = append(names, o.named.name)
+	}
+	slices.Sort(names)
+	switch {
+	case len(names) > 1:
+		return nil, fmt.Errorf("%d namespaces match, of which one is wanted: %q", len(names), names[:min(len(names), most)])
+	case len(names) == 0 && len(r.Limited)+len(r.Incomplete) > 0:
+		g := append(r.Incomplete, r.Limited...)[0]
+		return nil, fmt.Errorf("no such network namespace can be seen: %s: %s", g.Error, g.Fix)
+	}
+	for _, o := range s.others {
+		return o, nil
+	}
+	return nil, errors.New("there is no such network namespace: check --netns=all lists those that are there")
 }
 
 func (s *sweep) gap(stage string, r *snapshot.Report, namespace string, err error, lost, fix string) {

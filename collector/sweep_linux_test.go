@@ -288,3 +288,40 @@ func TestSweepOfASmallRange(t *testing.T) {
 		t.Errorf("repeated %v, %d TIME_WAIT, %d free; want 100 and none", n.Repeated, n.States.TimeWait, n.Flows[0].Ports.Free)
 	}
 }
+
+// The Collector's own namespace isn't read either while nothing moves in it.
+func TestOwnNamespaceStandsStill(t *testing.T) {
+	ns := quietNamespace(t)
+	listen(t, ns, "127.0.0.1:1000")
+	storm := lab.Storm{Remotes: remote("127.0.0.1:1000"), Count: 100}
+	if _, err := ns.Run(t.Context(), storm); err != nil {
+		t.Fatal(err)
+	}
+	err := ns.Do(func() error {
+		c := sweeper(t, Config{CPUBudget: 1, Namespaces: Selection{All: true}})
+		look := func() *snapshot.Namespace { // beside the host's, maybe
+			all := sweepOnce(t, c).Namespaces
+			return all[slices.IndexFunc(all, func(n *snapshot.Namespace) bool { return n.Inode == c.home.id.inode })]
+		}
+		var own *snapshot.Namespace
+		lab.Eventually(t, 30*time.Second, func() error { // until the last segments have come
+			if own = look(); !own.Repeated {
+				return fmt.Errorf("read again: %+v", own.States)
+			}
+			return nil
+		})
+		if own.States.TimeWait != 100 || own.TimeWait.Births != 0 || own.Name != c.home.id.name {
+			t.Errorf("%s: %+v, %d new", own.Name, own.States, own.TimeWait.Births)
+		}
+		if _, err := ns.Run(t.Context(), storm); err != nil {
+			return err
+		}
+		if own = look(); own.Repeated || own.States.TimeWait != 200 {
+			t.Errorf("after another storm: repeated %v, %+v", own.Repeated, own.States)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

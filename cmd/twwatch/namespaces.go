@@ -11,6 +11,9 @@ import (
 	"github.com/twwatch/twwatch/collector"
 )
 
+// ownNamespace is the word for the network namespace that twwatch runs in.
+const ownNamespace = "self"
+
 // namespaceFlags say which network namespaces to look at, and how to name them.
 type namespaceFlags struct {
 	netns            []string
@@ -23,7 +26,7 @@ type namespaceFlags struct {
 
 func (n *namespaceFlags) define(cmd *kingpin.CmdClause) {
 	cmd.Flag("netns", `Which network namespaces to look at: self, all, or a pattern of names (default/web-*, blue). Repeatable. Looking into others needs CAP_SYS_ADMIN and CAP_SYS_PTRACE, and for containers the host's process namespace.`).
-		Default("self").PlaceHolder("self").SetValue(&patternsValue{&n.netns, false})
+		Default(ownNamespace).PlaceHolder(ownNamespace).SetValue(&patternsValue{&n.netns, false})
 	cmd.Flag("netns.include", "Of these, only those whose name matches, or kind:pod, or a label as in app=web. Repeatable.").
 		PlaceHolder("PATTERN").SetValue(&patternsValue{&n.include, false})
 	cmd.Flag("netns.exclude", "Of these, not those that match. Repeatable.").
@@ -52,7 +55,7 @@ func (n *namespaceFlags) collect(cfg collector.Config) collector.Config {
 	s := &cfg.Namespaces
 	for _, name := range n.netns {
 		switch name {
-		case "self":
+		case ownNamespace:
 		case "all":
 			s.All = true
 		default:
