@@ -84,6 +84,9 @@ func judgeNode(all []*judged) {
 			host.found = append(host.found, f)
 		}
 	}
+	if f := judgePodSNAT(host, all); f != nil {
+		host.found = append(host.found, f)
+	}
 }
 
 func (d *drift) judge(host *judged, all []*judged) *found {
@@ -94,7 +97,7 @@ func (d *drift) judge(host *judged, all []*judged) *found {
 	var names, values []string
 	var least float64
 	for _, j := range all {
-		if j.ns.Kind != "pod" && j.ns.Kind != "container" || !j.has(d.near...) {
+		if !isPod(j.ns) || !j.has(d.near...) {
 			continue
 		}
 		value, of, known := d.of(&j.ns.Limits)

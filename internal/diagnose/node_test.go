@@ -1,7 +1,10 @@
 package diagnose
 
 import (
+	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/sysctl"
@@ -66,3 +69,79 @@ func TestSysctlDrift(t *testing.T) {
 }
 
 func defaultsOf(*sysctl.Limits) {}
+
+// Connections of pods that the node's source NAT finds no port for: the
+// handshakes hang in the pods, conntrack fails in the host's namespace.
+func TestPodsBehindSNAT(t *testing.T) {
+	at := func(at float64, failed uint64, hang, repeated map[string]uint32) *snapshot.Report {
+		r := looked(at, defaultLimits, counting, func(n *snapshot.Namespace) {
+			n.Name, n.Kind, n.Conntrack.InsertFailed = "host", "host", &failed
+		})
+		r.HostLimits = &sysctl.HostLimits{NFConntrackMax: new(262144)}
+		for i, name := range []string{"default/a", "default/b"} {
+			ns := looked(at, defaultLimits, counting).Namespaces[0]
+			ns.Name, ns.Kind, ns.Inode = name, "pod", uint64(i+100)
+			ns.Counters["TCPSynRetrans"] = uint64(repeated[name])
+			if n := hang[name]; n > 0 {
+				ns.States.SynSent = n
+				ns.Flows = append(ns.Flows, snapshot.Flow{Side: snapshot.Client, Local: "10.42.0." + name[len(name)-1:], Remote: "192.0.2.9", Port: 443, States: snapshot.States{SynSent: n}})
+			}
+			r.Namespaces = append(r.Namespaces, ns)
+		}
+		return r
+	}
+	both := map[string]uint32{"default/a": 15, "default/b": 14}
+	growing := map[string]uint32{"default/a": 700, "default/b": 600}
+	for _, c := range []struct {
+		name   string
+		failed uint64
+		hang   map[string]uint32
+		want   bool
+	}{
+		{"both hang", 1500, both, true},
+		{"conntrack makes its entries", 0, both, false},
+		{"fewer failures than repeated SYNs", 400, both, false},
+		{"only one pod", 1500, map[string]uint32{"default/a": 15}, false},
+		{"few hang", 1500, map[string]uint32{"default/a": 2, "default/b": 1}, false},
+	} {
+		window := []*snapshot.Report{at(0, 0, nil, nil), at(60, c.failed, c.hang, growing)}
+		res := judgeTwice(t, window, nil, Settings{Advice: library(t)})
+		var there []snapshot.Finding
+		for _, f := range res.Findings {
+			if f.ID == SNATExhaustion && f.Namespace == "host" {
+				there = append(there, f)
+			}
+		}
+		if got := len(there) == 1; got != c.want {
+			t.Errorf("%s: %+v", c.name, res.Findings)
+		}
+		if c.want && len(there) == 1 {
+			golden(t, "snat-of-pods", fullText(there))
+		}
+	}
+}
+
+// A sidecar's short connections are those of the pod's program.
+func TestSidecarIsJudgedOnce(t *testing.T) {
+	judge := func(kind string, proxy uint32) []string {
+		app := by(closing("10.96.0.9", 8080, 60, 100), "shop", "", 0.9)
+		side := by(closing("10.42.1.7", 8080, 60, proxy), "envoy", "envoy", 0.9)
+		side.Local = "10.42.0.5"
+		r := host(0, flows(app, side))
+		r.Namespaces[0].Kind, r.Namespaces[0].Name = kind, "default/shop"
+		var got []string
+		for _, f := range judgeTwice(t, []*snapshot.Report{r}, nil, Settings{}).Findings {
+			got = append(got, f.ID+" of "+f.Subject.Process+" <- "+f.BecauseOf)
+		}
+		return got
+	}
+	want := []string{"short-connections-client of shop <- ", "short-connections-client of envoy <- short-connections-client"}
+	if diff := cmp.Diff(want, judge("pod", 100)); diff != "" {
+		t.Errorf("in a pod (-want +got):\n%s", diff)
+	}
+	for name, got := range map[string][]string{"on a host": judge("host", 100), "of its own load": judge("pod", 300)} {
+		if !slices.Contains(got, "short-connections-client of envoy <- ") {
+			t.Errorf("a proxy %s: %v", name, got)
+		}
+	}
+}
