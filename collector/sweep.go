@@ -91,11 +91,11 @@ func (o *other) busy() bool {
 	return false
 }
 
-// run looks at the other namespaces, and returns the CPU time of its dumps,
-// which is that of another thread. home is what the Collector's own namespace
+// run looks at the other namespaces, and returns the CPU time that this took on
+// another thread. home is what the Collector's own namespace
 // takes of the budget.
 func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home time.Duration) (dumps time.Duration) {
-	began := threadCPU()
+	began, visited := threadCPU(), s.visitorCPU(c)
 	s.follow(ctx, c, r)
 	s.feel(r)
 	next := inetdiag.Now() + int64(c.stretched())
@@ -131,7 +131,25 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 			Lost: "what is in them", Fix: "wait for the next passes, or raise --cpu-budget",
 		})
 	}
-	return dumps
+	return max(dumps, s.visitorCPU(c)-visited) // some pulses are taken there, too
+}
+
+// visitorCPU is the CPU time that the thread which enters namespaces has used.
+func (s *sweep) visitorCPU(c *Collector) (cpu time.Duration) {
+	if home := s.own(c); home != nil {
+		_ = s.watcher.Visit(home, func() error { cpu = threadCPU(); return nil })
+	}
+	return cpu
+}
+
+// own is the Collector's own namespace as the watcher lists it, nil if it doesn't.
+func (s *sweep) own(c *Collector) *netns.Namespace {
+	for _, n := range s.watcher.List() {
+		if n.Inode == c.home.id.inode {
+			return n
+		}
+	}
+	return nil
 }
 
 // allowance is the CPU time that a pass may take where the next one follows
@@ -266,11 +284,10 @@ func (o *other) keep(found *snapshot.Namespace, start int64) {
 // there unmoved. What is asked of its sockets one by one needs a dump.
 func (s *sweep) still(c *Collector) bool {
 	h := &s.home
-	i := slices.IndexFunc(s.watcher.List(), func(n *netns.Namespace) bool { return n.Inode == c.home.id.inode })
-	if i < 0 {
+	if h.Namespace = s.own(c); h.Namespace == nil {
 		return false
 	}
-	h.Namespace, h.named = s.watcher.List()[i], named{name: c.home.id.name, kind: c.home.id.kind}
+	h.named = named{name: c.home.id.name, kind: c.home.id.kind}
 	err := h.feel(s.watcher)
 	return err == nil && h.found != nil && !h.moved && c.reservoir == nil && c.cfg.LiveEvery == 0
 }
