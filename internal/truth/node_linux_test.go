@@ -110,18 +110,21 @@ func uid(dir string, i int) string {
 	return fmt.Sprintf("%08x-0000-4000-8000-%012x", crc32.ChecksumIEEE([]byte(dir)), i)
 }
 
-// removeGroups removes what outlives the node: the pods' cgroups.
+// removeGroups removes what outlives the node: the pods' cgroups, and those above
+// if there are no others in them.
 func removeGroups(t *testing.T, dir string) {
 	prefix, _, _ := strings.Cut(uid(dir, 0), "-")
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		for _, below := range []string{"/pod" + prefix + "-*/*", "/pod" + prefix + "-*", "", "/.."} {
-			groups, err := filepath.Glob(root + "/kubepods/burstable" + below)
+	pods := "/burstable/pod" + prefix + "-*"
+	for _, root := range []string{"/sys/fs/cgroup/kubepods", "/sys/fs/cgroup/*/kubepods"} {
+		for _, below := range []string{pods + "/*", pods, "/burstable", ""} {
+			groups, err := filepath.Glob(root + below)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, group := range groups {
-				if err := unix.Rmdir(filepath.Clean(group)); below != "" && below != "/.." && !errors.Is(err, unix.ENOTDIR) && err != nil {
-					t.Errorf("%s: %v", group, err) // the others may have more pods
+				err := unix.Rmdir(group)
+				if err != nil && !errors.Is(err, unix.ENOTDIR) && strings.Contains(below, prefix) {
+					t.Errorf("remove %s: %v", group, err)
 				}
 			}
 		}
@@ -253,8 +256,8 @@ func (n *node) startRuntime() {
 
 func (n *node) client() cri.RuntimeServiceClient { return cri.NewRuntimeServiceClient(n.conn) }
 
-// runtime sends containerd a signal.
-func (n *node) runtime(s syscall.Signal) {
+// signalRuntime sends containerd a signal.
+func (n *node) signalRuntime(s syscall.Signal) {
 	n.t.Helper()
 	if err := n.daemon.Process.Signal(s); err != nil {
 		n.t.Fatal(err)

@@ -50,13 +50,13 @@ func TestPods(t *testing.T) {
 		}
 		return nil
 	})
+	n.countsAreTheKernels(pods, watchers)
 	for _, w := range watchers {
-		r := w.until(func(r *snapshot.Report) error { return n.tellsPods(r, pods) })
+		r := w.until(func(r *snapshot.Report) error { return tellsPods(r, pods) })
 		for _, p := range pods {
-			n.checkPod(t, w, podIn(r, p), p)
+			n.checkPod(w, podIn(r, p), p)
 		}
 	}
-	n.countsAreTheKernels(pods, watchers)
 	n.lookedAt()
 	n.dies(web, watchers)
 	n.runtimeFails([]*pod{batch, idle}, byCRI)
@@ -64,7 +64,7 @@ func TestPods(t *testing.T) {
 
 // tellsPods demands that these are the pods of a report, that each storm has been
 // found, by its pod, and that nothing else has.
-func (n *node) tellsPods(r *snapshot.Report, pods []*pod) error {
+func tellsPods(r *snapshot.Report, pods []*pod) error {
 	var got, want, storms []string
 	for _, ns := range r.Namespaces {
 		if ns.Kind == "pod" {
@@ -90,33 +90,34 @@ func (n *node) tellsPods(r *snapshot.Report, pods []*pod) error {
 
 // checkPod holds what is said of a pod beside its figures against what was asked
 // of the runtime, and its limits against what the kernel says in it.
-func (n *node) checkPod(t *testing.T, w *watcher, ns *snapshot.Namespace, p *pod) {
-	t.Helper()
+func (n *node) checkPod(w *watcher, ns *snapshot.Namespace, p *pod) {
+	n.t.Helper()
 	want := &snapshot.Workload{Namespace: "shop", Pod: p.name, PodUID: p.uid, Container: "main"}
 	if w.cri {
 		want.Labels = map[string]string{"app": p.name}
 	}
 	if diff := cmp.Diff(want, ns.Workload); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", p.full(), diff)
+		n.t.Errorf("%s (-want +got):\n%s", p.full(), diff)
 	}
 	var low, high uint16
 	if _, err := fmt.Sscan(n.inside(p, "cat", "/proc/sys/net/ipv4/ip_local_port_range"), &low, &high); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
 	buckets := number(strings.TrimSpace(n.inside(p, "cat", "/proc/sys/net/ipv4/tcp_max_tw_buckets")))
 	if diff := cmp.Diff(&sysctl.PortRange{Low: low, High: high}, ns.Limits.IPLocalPortRange); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", p.full(), diff)
+		n.t.Errorf("%s (-want +got):\n%s", p.full(), diff)
 	}
 	if diff := cmp.Diff(&buckets, ns.Limits.TCPMaxTWBuckets); diff != "" {
-		t.Errorf("%s: tcp_max_tw_buckets (-want +got):\n%s", p.full(), diff)
+		n.t.Errorf("%s: tcp_max_tw_buckets (-want +got):\n%s", p.full(), diff)
 	}
 	if p.name == "batch" && (low != 40000 || high != 40099) {
-		t.Errorf("the runtime has set %d-%d", low, high)
+		n.t.Errorf("the runtime has set %d-%d", low, high)
 	}
 }
 
 // countsAreTheKernels stops the storms for a moment, in which what stands in a
-// report must be what ss counts in that namespace.
+// report must be what ss counts in that namespace. That is before the minute in
+// which a TIME_WAIT ends.
 func (n *node) countsAreTheKernels(pods []*pod, watchers []*watcher) {
 	n.t.Helper()
 	for _, p := range pods {
@@ -127,6 +128,9 @@ func (n *node) countsAreTheKernels(pods []*pod, watchers []*watcher) {
 			w.until(func(r *snapshot.Report) error {
 				before := n.states(p)
 				ns := podIn(r, p)
+				if ns == nil {
+					return fmt.Errorf("%s isn't there", p.full())
+				}
 				got := [3]int{int(ns.States.TimeWait), int(ns.States.Established), int(ns.States.Listen)}
 				if after := n.states(p); before != after || got != after {
 					return fmt.Errorf("%s: %v in the report, ss counts %v, then %v (TIME-WAIT, ESTAB, LISTEN)", p.full(), got, before, after)
@@ -209,9 +213,9 @@ func (n *node) runtimeFails(pods []*pod, w *watcher) {
 			return nil
 		})
 	}
-	n.runtime(syscall.SIGSTOP)
+	n.signalRuntime(syscall.SIGSTOP)
 	fails("deadline exceeded")
-	n.runtime(syscall.SIGCONT)
+	n.signalRuntime(syscall.SIGCONT)
 	works()
 
 	n.connect(n.liar())
@@ -219,7 +223,7 @@ func (n *node) runtimeFails(pods []*pod, w *watcher) {
 	n.connect("containerd.sock")
 	works()
 
-	n.runtime(syscall.SIGKILL)
+	n.signalRuntime(syscall.SIGKILL)
 	fails("refused")
 	n.startRuntime()
 	late := n.run("late", nil)
@@ -229,6 +233,9 @@ func (n *node) runtimeFails(pods []*pod, w *watcher) {
 		}
 		return nil
 	})
+	if noise := w.noise(); len(noise) > 0 {
+		n.t.Errorf("%q", noise)
+	}
 }
 
 // liar is a socket that answers anything with nonsense.
