@@ -295,18 +295,18 @@ func startNamespaces(ctx context.Context, n int) (end func(), err error) {
 	return end, nil
 }
 
-func (m *sweepResult) targets() []target {
-	if m == nil {
+func (r *sweepResult) targets() []target {
+	if r == nil {
 		return nil
 	}
-	ratio, idle := ratios(m.AllNS, m.OneNS).median(), milliseconds(m.IdleNS).median()
+	ratio, idle := ratios(r.AllNS, r.OneNS).median(), milliseconds(r.IdleNS).median()
 	return []target{
 		{
-			fmt.Sprintf("a sweep of %s unmoved namespaces and one with %s sockets", thousands(m.Namespaces), thousands(m.Rows)),
+			fmt.Sprintf("a sweep of %s unmoved namespaces and one with %s sockets", thousands(r.Namespaces), thousands(r.Rows)),
 			fmt.Sprintf("≤ %.1f × one pass over that one", ratioSweep), fmt.Sprintf("%.2f ×", ratio), ratio <= ratioSweep,
 		},
 		{
-			fmt.Sprintf("a sweep of %s unmoved namespaces, no sockets", thousands(m.Namespaces)),
+			fmt.Sprintf("a sweep of %s unmoved namespaces, no sockets", thousands(r.Namespaces)),
 			fmt.Sprintf("≤ %.0f ms of CPU", idleSweep), fmt.Sprintf("%.1f ms", idle), idle <= idleSweep,
 		},
 	}

@@ -46,7 +46,7 @@ func TestFleet(t *testing.T) {
 	lab.Eventually(t, 2*time.Minute+80*interval, func() error {
 		want := float64(count(hosts, (*simulated).looks))
 		if n, err := p.ask("sum(cluster:twwatch_hosts:count)", 0, 0); err != nil || len(n) != 1 || n[0].value != want {
-			return fmt.Errorf("hosts that are recorded: %v, want %v; %v", n, want, err)
+			return fmt.Errorf("hosts that are recorded: %v, want %v; %w", n, want, err)
 		}
 		if err := p.checkPanels(Fleet(), fleetVariables(), nil); err != nil {
 			return err

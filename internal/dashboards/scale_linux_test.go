@@ -221,7 +221,7 @@ func addHistory(t *testing.T, p *database) {
 	}
 	lab.Eventually(t, 5*time.Minute, func() error { // it looks for blocks once a minute
 		if answer, err := p.ask(`count(instance:twwatch_ephemeral_ports_used_ratio:max offset 3h)`, 0, 0); err != nil || len(answer) == 0 {
-			return fmt.Errorf("no history yet: %v", err)
+			return fmt.Errorf("no history yet: %w", err)
 		}
 		return nil
 	})

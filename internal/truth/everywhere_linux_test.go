@@ -107,7 +107,7 @@ func (o *outer) witness() (died func() error) {
 	o.t.Cleanup(func() { f.Close() })
 	return func() error {
 		if _, err := f.ReadAt(make([]byte, 8), 0); !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("%s lives: %v", o.name, err)
+			return fmt.Errorf("%s lives: %w", o.name, err)
 		}
 		return nil
 	}
