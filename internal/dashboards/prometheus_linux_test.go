@@ -87,8 +87,8 @@ func startIn(t *testing.T, ns *lab.Namespace, cmd *exec.Cmd) (stop func() string
 	if err := ns.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }() // a signal ends it, which is an error
 	stop = sync.OnceValue(func() string {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		select {

@@ -151,14 +151,14 @@ func (n *node) dies(p *pod, watchers []*watcher) {
 	n.remove(p)
 	lab.Eventually(n.t, 20*time.Second, func() error {
 		if _, err := settings.ReadAt(make([]byte, 16), 0); !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("the namespace lives: %v", err)
+			return errors.Join(errors.New("the namespace lives"), err)
 		}
 		return nil
 	})
 	for _, w := range watchers {
 		r := w.until(func(r *snapshot.Report) error {
 			if text, err := w.get("/metrics"); err != nil || strings.Contains(text, p.full()) {
-				return fmt.Errorf("it has series, or there is no telling: %v", err)
+				return errors.Join(errors.New("it has series, or there is no telling"), err)
 			}
 			if podIn(r, p) != nil || slices.ContainsFunc(r.Findings, func(f snapshot.Finding) bool { return f.Namespace == p.full() }) {
 				return errors.New("it stands in the report")
