@@ -234,7 +234,7 @@ func TestManyCloseWaits(t *testing.T) {
 					t.Errorf("%d sockets, %s look: %+v", n, look, f.CloseWait)
 				}
 			}
-			if known := c.ledger.Fins(); known != min(n+1, ledger.MaxFins) {
+			if known := c.home.ledger.Fins(); known != min(n+1, ledger.MaxFins) {
 				t.Errorf("%d sockets, %s look: %d are remembered", n, look, known)
 			}
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/internal/advice"
 	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/internal/netns"
 	"github.com/twwatch/twwatch/internal/owner"
 	"github.com/twwatch/twwatch/sysctl"
 )
@@ -35,6 +36,12 @@ const (
 	// MinLiveEvery is the least Config.LiveEvery: each dump walks the kernel's
 	// whole table.
 	MinLiveEvery = 100 * time.Millisecond
+)
+
+// Where the kubelet keeps the logs of pods, and not to look there.
+const (
+	DefaultPodLogs = "/var/log/pods"
+	NoPodLogs      = "-"
 )
 
 // Config says how to look. Its zero value looks at the calling thread's
@@ -64,28 +71,67 @@ type Config struct {
 	// WithoutOwners leaves the processes of sockets out, and which connections
 	// last: no descriptor of any process is looked at.
 	WithoutOwners bool
+	// Namespaces are those to look at beside the Collector's own.
+	Namespaces Selection
+	// PodLogs is the kubelet's directory of pod logs, whose names name pods; "" is
+	// DefaultPodLogs, NoPodLogs none.
+	PodLogs string
+	// CRI is the socket of a container runtime to ask for the names of pods, and
+	// for those Labels of theirs; "" asks none.
+	CRI    string
+	Labels []string
+	// Names are what the operator calls remote addresses.
+	Names []Name
 	// Knowledge names services and runtimes; nil is the embedded library.
 	Knowledge *advice.Library
 }
 
-// Collector looks at one network namespace: that of the thread which made it.
-// It is for one goroutine.
+// Collector looks at the network namespace of the thread which made it. It is
+// for one goroutine.
 type Collector struct {
 	cfg       Config
-	self      identity
 	dial      func() (*inetdiag.Conn, error) // nil: to this kernel
-	conn      *inetdiag.Conn
-	files     *sysctl.Files
 	knowledge *advice.Library
 	services  *advice.Services
 	table     *flow.Table
-	reservoir *reservoir // nil: no sample
-	memory    flow.Memory
-	ledger    ledger.Ledger
-	last      counters.Set  // of the last pass
+	reservoir *reservoir    // nil: no sample
+	home      *view         // the namespace of the thread that made it
+	sweep     *sweep        // the others; nil: they are not looked at
 	cpu       time.Duration // of the last pass
+	homeCPU   time.Duration // the part of it that home took
 	owners    owners
+	remotes   remotes
 	glances   snapshot.LiveDumps // since the last report
+}
+
+// A view is one namespace, with what a pass over it hands on to the next.
+type view struct {
+	id     identity
+	conn   *inetdiag.Conn // nil: the next dump makes one
+	files  *sysctl.Files  // nil: the next pass opens them
+	memory flow.Memory
+	ledger ledger.Ledger
+	last   counters.Set // of the last pass
+}
+
+// Close gives the descriptors back. The view can be used again.
+func (v *view) Close() error {
+	var errs []error
+	if v.conn != nil {
+		errs = append(errs, v.conn.Close())
+		v.conn = nil
+	}
+	if v.files != nil {
+		errs = append(errs, v.files.Close())
+		v.files = nil
+	}
+	return errors.Join(errs...)
+}
+
+// A sight is a Collector with the namespace that it looks at now.
+type sight struct {
+	*Collector
+	*view
 }
 
 // New makes a Collector for the namespace of the calling thread, which has to
@@ -118,30 +164,30 @@ func New(cfg Config) (*Collector, error) {
 			return nil, fmt.Errorf("collector: %w", err)
 		}
 	}
-	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable()}
+	c := &Collector{cfg: cfg, knowledge: library, services: library.Services(), table: flow.NewTable(), home: &view{}, remotes: newRemotes(cfg.Names)}
 	c.owners.finder = owner.New(owner.Config{Proc: cfg.Proc})
 	if cfg.SampleSockets > 0 {
 		c.reservoir = newReservoir(cfg.SampleSockets, rand.Uint64(), rand.Uint64())
 	}
 	var err error
-	if c.self, err = identify(cfg.Proc); err != nil {
+	if c.home.id, err = identify(cfg.Proc); err != nil {
 		return nil, fmt.Errorf("collector: %w", err)
+	}
+	if cfg.Namespaces.any() {
+		if c.sweep, err = newSweep(c, netns.Config{}); err != nil {
+			return nil, fmt.Errorf("collector: %w", err)
+		}
 	}
 	return c, nil
 }
 
 // Close gives the descriptors back.
 func (c *Collector) Close() error {
-	var errs []error
-	if c.conn != nil {
-		errs = append(errs, c.conn.Close())
-		c.conn = nil
+	err := c.home.Close()
+	if c.sweep != nil {
+		err = errors.Join(err, c.sweep.close())
 	}
-	if c.files != nil {
-		errs = append(errs, c.files.Close())
-		c.files = nil
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 // Reports yields a report per interval, the first at once, until ctx ends or
@@ -186,10 +232,10 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 	var window []*snapshot.Report
 	if d > 0 {
 		until := time.Now().Add(d)
-		first, sockets := c.countersOnly()
+		first, sockets := c.countersOnly(ctx)
 		window = append(window, first)
 		if sockets < fewSockets {
-			c.glance(ctx)
+			sight{c, c.home}.glance(ctx)
 		}
 		if !c.wait(ctx, until) {
 			return nil, fmt.Errorf("collector: look: %w", ctx.Err())
@@ -205,7 +251,7 @@ func (c *Collector) Look(ctx context.Context, d time.Duration) ([]*snapshot.Repo
 // Stages are the names that the gaps of a report can bear: what can fail by
 // itself.
 func Stages() []string {
-	return []string{stageCounters, stageLimits, stageDump, stageBound, stageCloseWait}
+	return []string{stageCounters, stageLimits, stageDump, stageBound, stageCloseWait, stageNamespaces}
 }
 
 // netDir is the calling thread's own: /proc/self would be the main thread's.

@@ -7,7 +7,8 @@ import (
 
 // identity is which kernel and which network namespace a Collector looks at.
 type identity struct {
-	name   string // "host" or "self", also its kind
+	name   string
+	kind   string // as in snapshot.Namespace
 	host   bool   // the initial network namespace
 	inode  uint64
 	cookie uint64 // SO_NETNS_COOKIE, 0 before Linux 5.14

@@ -31,6 +31,7 @@ func identify(proc string) (identity, error) {
 	if id.host {
 		id.name = "host"
 	}
+	id.kind = id.name
 	if boot, err := os.ReadFile(proc + "/sys/kernel/random/boot_id"); err == nil {
 		id.bootID = strings.TrimSpace(string(boot))
 	}

@@ -23,7 +23,7 @@ const fewSockets = 50_000
 // walk, the live rows and a search as bounded as a pass's.
 //
 // What fails is not told: the next pass meets it too.
-func (c *Collector) glance(ctx context.Context) {
+func (c sight) glance(ctx context.Context) {
 	if c.cfg.WithoutOwners {
 		return
 	}
@@ -47,7 +47,7 @@ func liveStates() inetdiag.States {
 }
 
 // findGlanced searches first where the last pass found most sockets.
-func (c *Collector) findGlanced(ctx context.Context, live []flow.Live) {
+func (c sight) findGlanced(ctx context.Context, live []flow.Live) {
 	o := &c.owners
 	o.wants, o.hints = o.wants[:0], o.hints[:0]
 	for i := range live {
@@ -99,6 +99,6 @@ func (c *Collector) wait(ctx context.Context, until time.Time) bool {
 		if !glance {
 			return true
 		}
-		c.glance(ctx)
+		sight{c, c.home}.glance(ctx)
 	}
 }

@@ -199,6 +199,8 @@ func ownerFix(err error) string {
 	switch {
 	case errors.Is(err, owner.ErrHidden):
 		return "mount proc without hidepid, or run with CAP_SYS_PTRACE and without ProtectProc"
+	case errors.Is(err, owner.ErrNested):
+		return "run in the host's PID namespace: hostPID in Kubernetes, --pid=host in a container"
 	case errors.Is(err, owner.ErrTooManyProcesses):
 		return "nothing: the bound holds the memory and the work of a look"
 	}
@@ -207,7 +209,7 @@ func ownerFix(err error) string {
 
 // number is the number of the process that holds a socket, likely the one it was
 // before; 0 if it isn't known.
-func (c *Collector) number(inode uint32, likely uint16) uint16 {
+func (c sight) number(inode uint32, likely uint16) uint16 {
 	o, ok := c.owners.finder.Owner(inode)
 	if !ok {
 		return 0
@@ -216,7 +218,7 @@ func (c *Collector) number(inode uint32, likely uint16) uint16 {
 }
 
 // runtimeOf tells what kind of program a process is.
-func (c *Collector) runtimeOf(o *owner.Process) string {
+func (c sight) runtimeOf(o *owner.Process) string {
 	id, _ := c.knowledge.Runtime(advice.ProcessHints{
 		Comm: o.Comm, Exe: o.Exe, Title: o.Title, GoBuild: o.GoBuild, JavaMain: o.JavaMain, Script: o.Script,
 	})
@@ -224,7 +226,7 @@ func (c *Collector) runtimeOf(o *owner.Process) string {
 }
 
 // ownerOf names the process that holds a socket.
-func (c *Collector) ownerOf(inode uint32) (pid int, comm string) {
+func (c sight) ownerOf(inode uint32) (pid int, comm string) {
 	if o, ok := c.owners.finder.Owner(inode); ok {
 		return o.PID, o.Comm
 	}
@@ -252,16 +254,16 @@ func (p *pass) findListeners() {
 // listener is the process that accepts connections to an address, nil if it
 // isn't known. An address that isn't valid stands for any.
 func (p *pass) listener(a netip.Addr, port uint16) *ledger.Process {
-	var any uint16
+	var wild uint16
 	for _, l := range p.listening[port] {
 		switch {
 		case l.addr == a:
 			return p.ledger.Processes.At(l.process)
-		case any == 0 && (!a.IsValid() || l.addr.IsUnspecified() && (l.addr.Is6() || a.Is4())):
-			any = l.process
+		case wild == 0 && (!a.IsValid() || l.addr.IsUnspecified() && (l.addr.Is6() || a.Is4())):
+			wild = l.process
 		}
 	}
-	return p.ledger.Processes.At(any)
+	return p.ledger.Processes.At(wild)
 }
 
 // localServer is the listener at the other end of a client's flow, if that is

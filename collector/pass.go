@@ -5,19 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/twwatch/twwatch/collector/flow"
 	"github.com/twwatch/twwatch/collector/snapshot"
 	"github.com/twwatch/twwatch/inetdiag"
 	"github.com/twwatch/twwatch/internal/counters"
+	"github.com/twwatch/twwatch/internal/netns"
 	"github.com/twwatch/twwatch/sysctl"
 )
 
 const (
 	// Up to manySockets, bound sockets are looked for in every pass; above,
 	// once a minute and only if a flow uses boundShare of its range: the walk
-	// costs a third to a half of the pass itself.
+	// costs a third to a half of the pass itself. Where all namespaces are looked
+	// at those in which no client flow holds a port go without.
 	manySockets = 10_000
 	boundEvery  = time.Minute
 	boundShare  = 0.25
@@ -33,54 +36,114 @@ const (
 	stageDump      = "dump"
 	stageBound     = "bound"
 	stageCloseWait = "close_wait_age"
+	// stageNamespaces is of the way to the other namespaces.
+	stageNamespaces = "namespaces"
 )
 
-// stageOwner is of what a look lacks without being incomplete: see
-// snapshot.Report's Limited.
-const stageOwner = "owner"
+// What a look lacks without being incomplete: see snapshot.Report's Limited.
+const (
+	stageOwner = "owner"
+	stageCRI   = "cri" // names from a container runtime
+)
 
 // Pass looks once. Whatever could not be seen is a gap in the report; the
-// error is for a look that saw no socket at all, or a cancelled one.
+// error is for a look that saw no socket of the Collector's own namespace at
+// all, or a cancelled one.
 func (c *Collector) Pass(ctx context.Context) (*snapshot.Report, error) {
 	runtime.LockOSThread() // its CPU time is the pass's, its /proc/thread-self too
 	defer runtime.UnlockOSThread()
-	cpu := threadCPU()
-	p := c.begin()
-	err := p.run(ctx)
-	c.ledger.EndPass()
-	c.cpu = threadCPU() - cpu
+	start, cpu := inetdiag.Now(), threadCPU()
+	r := c.newReport()
+	var elsewhere time.Duration
+	if c.sweep != nil { // first, since what comes last is what a glance refers to
+		elsewhere = c.sweep.run(ctx, c, r, c.homeCPU)
+	}
+	before := threadCPU()
+	home, err := c.lookHome(ctx, r)
+	c.homeCPU = threadCPU() - before
+	c.cpu = threadCPU() - cpu + elsewhere
 	if err != nil {
 		return nil, err
 	}
-	p.report.LiveDumps = c.takeGlances()
-	p.report.TookSeconds = time.Duration(inetdiag.Now() - p.start).Seconds()
-	return p.report, nil
+	place := 0
+	if len(r.Namespaces) > 0 && r.Namespaces[0].Kind == netns.KindHost {
+		place = 1 // twwatch's own matters less than the host's
+	}
+	r.Namespaces = slices.Insert(r.Namespaces, place, home)
+	if c.sweep != nil {
+		c.remotes.learn(r.Namespaces)
+	}
+	c.remotes.name(r.Namespaces)
+	r.Limited = once(r.Limited)
+	r.LiveDumps = c.takeGlances()
+	r.TookSeconds = time.Duration(inetdiag.Now() - start).Seconds()
+	return r, nil
+}
+
+// lookHome looks at the Collector's own namespace: beside others it isn't read
+// either if nothing moved in it.
+func (c *Collector) lookHome(ctx context.Context, r *snapshot.Report) (*snapshot.Namespace, error) {
+	p := c.begin(c.home, r)
+	if c.sweep != nil && c.sweep.still(c) {
+		p.readHostLimits()
+		return c.sweep.home.repeated(), nil
+	}
+	if err := p.run(ctx); err != nil {
+		return nil, err
+	}
+	if c.sweep != nil {
+		p.ns.Addresses = addresses()
+		c.sweep.home.keep(p.ns, p.start)
+	}
+	return p.ns, nil
+}
+
+// once says but once what is lacking in several namespaces, as the first of them
+// tells it: there may be other numbers in the others.
+func once(gaps []snapshot.Gap) []snapshot.Gap {
+	kept := gaps[:0]
+	for _, g := range gaps {
+		i := slices.IndexFunc(kept, func(k snapshot.Gap) bool {
+			same := k.Stage == g.Stage && k.Lost == g.Lost && k.Fix == g.Fix
+			return same && (k.Namespace != g.Namespace || k.Error == g.Error)
+		})
+		if i < 0 {
+			kept = append(kept, g)
+		} else if kept[i].Namespace != g.Namespace {
+			kept[i].Namespace = ""
+		}
+	}
+	return kept
+}
+
+// newReport is a report that knows when and where it is made.
+func (c *Collector) newReport() *snapshot.Report {
+	return &snapshot.Report{
+		Schema: snapshot.Schema, Version: c.cfg.Version, Host: hostName(), Kernel: kernelRelease(), BootID: c.home.id.bootID,
+		Time: time.Now(), Uptime: uptime().Seconds(), Verdict: snapshot.Healthy,
+		Incomplete: []snapshot.Gap{}, NotJudged: []string{}, Findings: []snapshot.Finding{},
+	}
 }
 
 // pass is one look under way.
 type pass struct {
-	*Collector
+	sight
 	start  int64
 	report *snapshot.Report
-	ns     *snapshot.Namespace
-	sample counters.Sample
+	// interval is the longest time until the next pass over the namespace.
+	interval time.Duration
+	ns       *snapshot.Namespace
+	sample   counters.Sample
 	// listening is who listens, by port.
 	listening map[uint16][]listening
 }
 
-func (c *Collector) begin() *pass {
-	p := &pass{Collector: c, start: inetdiag.Now()}
-	now := time.Now()
-	p.ns = &snapshot.Namespace{
-		Name: c.self.name, Inode: c.self.inode, Cookie: c.self.cookie, Kind: c.self.name, SampledAt: now,
+// begin begins a pass over one namespace. What can't be seen is told in r.
+func (c *Collector) begin(v *view, r *snapshot.Report) *pass {
+	return &pass{
+		sight: sight{c, v}, start: inetdiag.Now(), report: r, interval: c.stretched(),
+		ns: &snapshot.Namespace{Name: v.id.name, Inode: v.id.inode, Cookie: v.id.cookie, Kind: v.id.kind, SampledAt: time.Now()},
 	}
-	p.report = &snapshot.Report{
-		Schema: snapshot.Schema, Version: c.cfg.Version, Host: hostName(), Kernel: kernelRelease(), BootID: c.self.bootID,
-		Time: now, Uptime: uptime().Seconds(), Verdict: snapshot.Healthy,
-		Incomplete: []snapshot.Gap{}, NotJudged: []string{}, Findings: []snapshot.Finding{},
-		Namespaces: []*snapshot.Namespace{p.ns},
-	}
-	return p
 }
 
 func (p *pass) gap(stage string, err error, lost, fix string) {
@@ -89,8 +152,9 @@ func (p *pass) gap(stage string, err error, lost, fix string) {
 	})
 }
 
-// run fills the report: counters, limits, the dump, then what depends on it.
+// run looks at the namespace: counters, limits, the dump, then what depends on it.
 func (p *pass) run(ctx context.Context) error {
+	defer p.ledger.EndPass()
 	p.readCounters()
 	p.readLimits()
 	p.table.Begin(p.flowConfig())
@@ -135,13 +199,18 @@ func (p *pass) readLimits() {
 	if p.ns.Limits, err = p.files.Read(); err != nil {
 		p.gap(stageLimits, err, "the settings named", "check that /proc/sys/net is readable")
 	}
-	if p.self.host {
-		host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
-		if err != nil {
-			p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
-		}
-		p.report.HostLimits = &host
+	p.readHostLimits()
+}
+
+func (p *pass) readHostLimits() {
+	if !p.id.host {
+		return
 	}
+	host, err := sysctl.ReadHost(p.cfg.Proc + "/sys")
+	if err != nil {
+		p.gap(stageLimits, err, "limits of the whole host", "check that /proc/sys/net is readable")
+	}
+	p.report.HostLimits = &host
 }
 
 // sockets is about how many rows a dump will have.
@@ -160,7 +229,7 @@ func (p *pass) flowConfig() flow.Config {
 		Limits: p.ns.Limits, Services: p.services.Ports(), ServiceName: p.services.Name, Device: deviceNames(),
 		Start: p.start, Since: p.ledger.LastStart, Sockets: p.sockets(), Memory: &p.memory,
 		Opened: p.counter("ActiveOpens"), Entered: p.growth("TW"),
-		Interval: p.stretched(), WithoutOwners: p.cfg.WithoutOwners, Owned: p.owned, Owner: p.ownerOf,
+		Interval: p.interval, WithoutOwners: p.cfg.WithoutOwners, Owned: p.owned, Owner: p.ownerOf,
 	}
 }
 
@@ -230,7 +299,7 @@ func (p *pass) dumpProc(ctx context.Context, why error) error {
 }
 
 // walk runs one dump and gives its rows to take; rows tells how many.
-func (c *Collector) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
+func (c sight) walk(ctx context.Context, q inetdiag.Query, take func(*inetdiag.Socket)) (rows int, err error) {
 	if c.cfg.ForceProc {
 		return 0, inetdiag.ErrNotSupported
 	}
@@ -261,7 +330,7 @@ func (c *Collector) walk(ctx context.Context, q inetdiag.Query, take func(*inetd
 }
 
 // hangUp drops the netlink socket; the next walk makes another.
-func (c *Collector) hangUp() {
+func (c sight) hangUp() {
 	if c.conn != nil {
 		_ = c.conn.Close() // nothing was written to it that could be lost
 		c.conn = nil
@@ -270,11 +339,12 @@ func (c *Collector) hangUp() {
 
 // bound looks for sockets that block their port for every destination.
 func (p *pass) bound(ctx context.Context) {
-	if p.sockets() >= manySockets {
-		recently := p.ledger.LastBound != 0 && p.start-p.ledger.LastBound < int64(boundEvery)
-		if recently || p.table.Tightest() < boundShare {
-			return
-		}
+	recently := p.ledger.LastBound != 0 && p.start-p.ledger.LastBound < int64(boundEvery)
+	switch many, tightest := p.sockets() >= manySockets, p.table.Tightest(); {
+	case many && (recently || tightest < boundShare):
+		return
+	case p.sweep != nil && tightest == 0 && (recently || p.view != p.home): // one walk of so many, and no port is at stake
+		return
 	}
 	if !listsBound(p.report.Kernel) {
 		return
@@ -354,13 +424,18 @@ func (p *pass) compareBuckets() {
 }
 
 // countersOnly reads what costs nothing, so that a pass later knows growth, and
-// tells about how many sockets there are.
-func (c *Collector) countersOnly() (r *snapshot.Report, sockets int) {
-	p := c.begin()
+// tells about how many sockets there are in the Collector's own namespace.
+func (c *Collector) countersOnly(ctx context.Context) (r *snapshot.Report, sockets int) {
+	r = c.newReport()
+	if c.sweep != nil {
+		c.sweep.countersOnly(ctx, c, r)
+	}
+	p := c.begin(c.home, r)
 	p.readCounters()
 	p.readLimits()
 	p.remember()
-	return p.report, p.sockets()
+	r.Namespaces = append(r.Namespaces, p.ns)
+	return r, p.sockets()
 }
 
 // remember hands on to the next pass what this one started from.

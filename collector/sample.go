@@ -98,7 +98,7 @@ func (r *reservoir) skip() {
 // taker is what takes the rows of the ordinary dump.
 func (p *pass) taker() func(*inetdiag.Socket) {
 	r := p.reservoir
-	if r == nil {
+	if r == nil || p.view != p.home {
 		return p.table.Add
 	}
 	r.begin()
@@ -111,7 +111,7 @@ func (p *pass) taker() func(*inetdiag.Socket) {
 // fillSample writes the sample, if one was asked for, into the report.
 func (p *pass) fillSample(ctx context.Context) {
 	r := p.reservoir
-	if r == nil {
+	if r == nil || p.view != p.home {
 		return
 	}
 	length, names := timeWaitOf(p.ns.Limits), deviceNames()

@@ -38,6 +38,27 @@ func (c *Collector) Sockets(ctx context.Context, q snapshot.SocketQuery) (*snaps
 	return c.listSockets(ctx, q, dial)
 }
 
+// SocketsIn lists as [Collector.Sockets] does, but those of the one namespace
+// that Config.Namespaces chooses beside the Collector's own. It may not run beside
+// a pass.
+func (c *Collector) SocketsIn(ctx context.Context, q snapshot.SocketQuery) (list *snapshot.SocketList, err error) {
+	if c.sweep == nil {
+		return c.Sockets(ctx, q)
+	}
+	o, err := c.sweep.only(ctx, c)
+	if err != nil {
+		return nil, wrapSockets(err)
+	}
+	err = c.sweep.watcher.Visit(o.Namespace, func() (err error) {
+		list, err = c.Sockets(ctx, q)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("in namespace %q: %w", o.named.name, err)
+	}
+	return list, err
+}
+
 func (c *Collector) listSockets(ctx context.Context, q snapshot.SocketQuery, dial func() (*inetdiag.Conn, error)) (*snapshot.SocketList, error) {
 	w, err := newWanted(q)
 	if err != nil {
@@ -106,7 +127,7 @@ func newWanted(q snapshot.SocketQuery) (wanted, error) {
 	return w, nil
 }
 
-// query lets the kernel do the filtering.
+// kernelQuery lets the kernel do the filtering.
 func (w *wanted) kernelQuery() inetdiag.Query {
 	q := inetdiag.Query{States: w.states}
 	if q.States.Has(inetdiag.Close) {

@@ -22,6 +22,8 @@ import (
 
 const socketsHelp = `List single sockets: who is connected to whom, in which state, for how long, and whose it is. The flags narrow the list together. A socket in TIME_WAIT has no owner any more.
 
+--netns lists those of another network namespace, which needs CAP_SYS_ADMIN and CAP_SYS_PTRACE.
+
 Another twwatch (--source=http://…) lists its live sockets, at most 1000 at a time. A recording holds sockets only if it was made with record --sockets=N: those of its last report are listed, a random sample of what was there.`
 
 const socketsExamples = `
@@ -29,6 +31,7 @@ const socketsExamples = `
   twwatch sockets --state=close-wait --older=1m    leaked, or forgotten
   twwatch sockets --state=close-wait --process=php-fpm
   twwatch sockets --state=close-wait --state=last-ack --output=json
+  twwatch sockets --netns=shop/web-1 --state=time-wait
   twwatch sockets --source=http://web-1:10060 --port=6379
   twwatch sockets --source=storm.jsonl.gz --state=time-wait
 `
@@ -42,6 +45,7 @@ type socketsFlags struct {
 	older  time.Duration
 	owner  string
 	limit  int
+	netns  string
 }
 
 func socketsCommand() command {
@@ -58,6 +62,8 @@ func socketsCommand() command {
 				PlaceHolder("30s").SetValue(durationValue{&f.older, 0, 10000 * time.Hour})
 			cmd.Flag("process", "Only sockets of this process: its pid, or the name in /proc/PID/comm.").PlaceHolder("NAME").StringVar(&f.owner)
 			cmd.Flag("limit", "How many to list at most.").Default("100").SetValue(intValue{&f.limit, 1, collector.MaxSockets})
+			cmd.Flag("netns", "The network namespace to list: self, a name as check shows it, or a pattern that only one name matches.").
+				Default(ownNamespace).PlaceHolder("NAME").StringVar(&f.netns)
 			f.outputFlags.define(cmd)
 			f.source.define(cmd)
 			return f
@@ -99,7 +105,7 @@ func (f *socketsFlags) run(ctx context.Context, e env, _ configuration) (int, er
 	if err := query.Check(); err != nil {
 		return statusFailed, fmt.Errorf("--%w", err)
 	}
-	list, err := f.source.sockets(ctx, query)
+	list, err := f.source.sockets(ctx, query, f.netns)
 	if err != nil {
 		return statusFailed, err // a part of the list would look like all of it
 	}
@@ -124,18 +130,24 @@ func (f *socketsFlags) run(ctx context.Context, e env, _ configuration) (int, er
 
 // sockets lists this kernel's sockets, another twwatch's, or those in a
 // recording.
-func (s *sourceFlags) sockets(ctx context.Context, q snapshot.SocketQuery) (*snapshot.SocketList, error) {
+func (s *sourceFlags) sockets(ctx context.Context, q snapshot.SocketQuery, netns string) (*snapshot.SocketList, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
 	switch {
 	case s.live():
-		c, err := collector.New(collector.Config{Version: programVersion()})
+		cfg := collector.Config{Version: programVersion()}
+		if netns != ownNamespace {
+			cfg.Namespaces.Names = []string{netns}
+		}
+		c, err := collector.New(cfg)
 		if err != nil {
 			return nil, err
 		}
 		defer c.Close()
-		return c.Sockets(ctx, q)
+		return c.SocketsIn(ctx, q)
+	case netns != ownNamespace:
+		return nil, errors.New("--netns: only the namespaces of this kernel can be chosen from, not those of a --source")
 	case s.remote():
 		return remote.Sockets(ctx, remote.Config{URL: s.source, HTTPConfigFile: s.config}, q)
 	}

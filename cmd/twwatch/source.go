@@ -35,17 +35,21 @@ func (s *sourceFlags) define(cmd *kingpin.CmdClause) {
 }
 
 // liveFlags say how to look at this kernel.
-type liveFlags struct{ liveEvery time.Duration }
+type liveFlags struct {
+	namespaceFlags
+	liveEvery time.Duration
+}
 
 func (l *liveFlags) define(cmd *kingpin.CmdClause) {
 	cmd.Flag("dump-live-every", "Look at the live sockets so often between two passes, so that more short connections are seen while their process can be found; 0 is never. Each look walks the kernel's whole table, beyond the CPU budget.").
 		PlaceHolder("0s").SetValue(durationValue{&l.liveEvery, 0, collector.MaxInterval})
+	l.namespaceFlags.define(cmd)
 }
 
 // collect completes a collector's configuration.
 func (l *liveFlags) collect(cfg collector.Config) collector.Config {
 	cfg.LiveEvery, cfg.Version = l.liveEvery, programVersion()
-	return cfg
+	return l.namespaceFlags.collect(cfg)
 }
 
 func (s *sourceFlags) live() bool { return s.source == "live" }
@@ -81,6 +85,7 @@ func (s *sourceFlags) look(ctx context.Context, d time.Duration, cfg collector.C
 }
 
 func lookLive(ctx context.Context, d time.Duration, cfg collector.Config, j *judge) (*snapshot.Report, error) {
+	cfg.CPUBudget = 1 // there is no later look that could see the rest
 	c, err := collector.New(cfg)
 	if err != nil {
 		return nil, err

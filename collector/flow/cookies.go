@@ -9,8 +9,6 @@ const (
 	// MaxCookies is how many connections a [Memory] remembers, in 4 MiB, and 6
 	// while it grows to them.
 	MaxCookies = 1 << 17
-	// MaxProcess is the greatest number that a process may have.
-	MaxProcess = 1 << 13
 	// longLivedMS is how long before a look another one must have seen a
 	// connection that is called long-lived.
 	longLivedMS = 500
@@ -71,9 +69,9 @@ func (c *cookies) at(cookie uint64, place uint32) (uint32, bool) {
 }
 
 // see notes a live connection, with the process that holds it, if that is
-// known; place is where it was found before, if it was. It returns the process that is now remembered, and whether another
-// look saw the connection at least longLivedMS before. With no room for a new
-// one it isn't kept.
+// known; place is where it was found before, if it was. It returns the process
+// that is now remembered, and whether another look saw the connection at least
+// longLivedMS before. With no room for a new one it isn't kept.
 func (c *cookies) see(cookie uint64, place uint32, process uint16, now uint32) (remembered uint16, longLived bool) {
 	if cookie == 0 { // from /proc/net/tcp
 		return process, false

@@ -113,7 +113,7 @@ func fullNamespace(t *testing.T, taken time.Time) *Namespace {
 
 func redisFlow() Flow {
 	return Flow{
-		Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", ServiceBy: "port",
+		Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", RemoteName: "default/redis-0", Port: 6379, Service: "redis", ServiceBy: "port",
 		States: States{Established: 2, TimeWait: 27890}, MissedAtMost: 7,
 		CloseRate: new(465.0), CloseRateSeconds: 15, CloseRateAtLeast: true, SurvivorsOnly: true, MeanLifetimeSeconds: new(0.0043), LongLived: new(uint32(1)),
 		OpenedPerSecond: minute(465), Births: 6975,
@@ -139,7 +139,11 @@ func fcgiFlow() Flow {
 
 func podNamespace(taken time.Time) *Namespace {
 	return &Namespace{
-		Name: "default/cart-5d9f/app", Inode: 4026532771, Kind: "pod", SampledAt: taken, Source: "proc",
+		Name: "default/cart-5d9f/app", Inode: 4026532771, Kind: "pod", Addresses: []string{"10.42.0.17"}, SampledAt: taken, Repeated: true, Source: "proc",
+		Workload: &Workload{
+			Namespace: "default", Pod: "cart-5d9f", PodUID: "5f1c7d2e-0b3a-4c8d-9e6f-7a8b9c0d1e2f", Container: "app", ContainerID: "0123abcd",
+			Runtime: "containerd", Unit: "crio.service", Labels: map[string]string{"app": "cart"},
+		},
 		TimeWait: TimeWait{OpenedPerSecond: []uint32{}}, Counters: counters.Set{}, Flows: []Flow{},
 	}
 }
@@ -148,7 +152,7 @@ func fullFinding(taken time.Time) Finding {
 	return Finding{
 		ID: "ephemeral-ports-nearly-exhausted", Severity: Critical, Namespace: "host",
 		Subject: Subject{
-			Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", Process: "php-fpm8.3",
+			Side: Client, Device: "ens3", Local: "10.20.30.40", Remote: "10.20.30.99", Port: 6379, Service: "redis", Process: "php-fpm8.3", Setting: "net.ipv4.ip_local_port_range",
 		},
 		Summary:  "php-fpm8.3 on web-17.example.net has 332 ports left to 10.20.30.99:6379 (redis), for 41 s",
 		Evidence: []Evidence{{What: "free ports", Value: 332, Unit: "ports", Source: "inet_diag, ip_local_port_range"}},

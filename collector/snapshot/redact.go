@@ -80,9 +80,16 @@ func (r *Redactor) namespace(n *Namespace) {
 	default:
 		n.Name = r.name(placeholderKind(n.Kind), n.Name)
 	}
+	if w := n.Workload; w != nil {
+		r.workload(w)
+	}
+	for i := range n.Addresses {
+		n.Addresses[i] = r.address(n.Addresses[i])
+	}
 	for i := range n.Flows {
 		f := &n.Flows[i]
 		f.Device, f.Local, f.Remote = r.device(f.Device), r.address(f.Local), r.address(f.Remote)
+		f.RemoteName = r.name("name", f.RemoteName)
 		if f.ServiceBy == "config" {
 			f.Service = r.name("service", f.Service)
 		}
@@ -111,6 +118,15 @@ func (r *Redactor) namespace(n *Namespace) {
 		s.Local, s.Remote, s.Device, s.Comm = r.address(s.Local), r.address(s.Remote), r.device(s.Device), r.name("process", s.Comm)
 	}
 	SortSockets(n.Sockets) // the order before tells which address is the lower one
+}
+
+func (r *Redactor) workload(w *Workload) {
+	w.Namespace, w.Pod, w.PodUID = r.name("namespace", w.Namespace), r.name("pod", w.Pod), r.name("pod", w.PodUID)
+	w.Container, w.ContainerID = r.name("container", w.Container), r.name("container", w.ContainerID)
+	w.Unit = r.name("unit", w.Unit)
+	for key, value := range w.Labels {
+		w.Labels[key] = r.name("label", value)
+	}
 }
 
 // placeholderKind is a namespace's kind, if it is one that this version knows.

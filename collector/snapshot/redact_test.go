@@ -120,8 +120,8 @@ func kept() []string {
 	return []string{
 		"Report.Schema", "Report.Version", "Report.Kernel", "Report.Verdict", "Report.NotJudged", "Gap.Stage",
 		"Namespace.Kind", "Namespace.Source", "Socket.State", "Socket.Timer", "TimeWait.CloseRateBy", "Flow.Side", "Flow.Service", "Flow.ServiceBy", "Process.By",
-		"Process.Runtime", "Process.RuntimeVersion", "Owner.Runtime", "Owner.RuntimeVersion", "CloseWait.Side",
-		"Finding.ID", "Finding.Severity", "Finding.BecauseOf", "Subject.Side", "Subject.Service", "Recommendation.ID",
+		"Process.Runtime", "Process.RuntimeVersion", "Workload.Runtime", "Owner.Runtime", "Owner.RuntimeVersion", "CloseWait.Side",
+		"Finding.ID", "Finding.Severity", "Finding.BecauseOf", "Subject.Side", "Subject.Service", "Subject.Setting", "Recommendation.ID",
 	}
 }
 

@@ -84,11 +84,22 @@ type LiveDumps struct {
 
 // Namespace is one network namespace as a pass found it.
 type Namespace struct {
-	Name      string    `json:"name"`
-	Inode     uint64    `json:"inode"`
-	Cookie    uint64    `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
-	Kind      string    `json:"kind"`             // host, self, named, container, pod, process
+	Name   string `json:"name"`
+	Inode  uint64 `json:"inode"`
+	Cookie uint64 `json:"cookie,omitempty"` // SO_NETNS_COOKIE, 0 where the kernel has none
+	Kind   string `json:"kind"`             // host, self, named, container, pod, process
+	// Workload is what runs in it; nil: not known, or not asked.
+	Workload *Workload `json:"workload,omitempty"`
+	// Addresses are those by which others reach it, without loopback and
+	// link-local ones, at most 16; looked at only where several namespaces are.
+	Addresses []string `json:"addresses,omitempty"`
+	// SampledAt is when its sockets were read, or seen not to have moved since
+	// they were.
 	SampledAt time.Time `json:"sampled_at"`
+	// Repeated says that the sockets were not read in this pass: what stands
+	// here is what an earlier one found. Where nothing moved, closed
+	// connections have grown older since, and Births and CoveredSeconds are 0.
+	Repeated bool `json:"repeated,omitempty"`
 	// CoveredSeconds is the time since this namespace's previous pass, over
 	// which births were counted; 0 for a first look.
 	CoveredSeconds float64 `json:"covered_seconds"`
@@ -120,6 +131,19 @@ type Namespace struct {
 	// SocketsOf is how many sockets Sockets was chosen from; nil where no
 	// sample was asked for.
 	SocketsOf *int `json:"sockets_of,omitempty"`
+}
+
+// Workload is what lives in a namespace: a pod, a container, a unit. What isn't
+// known is "".
+type Workload struct {
+	Namespace   string            `json:"namespace,omitempty"` // Kubernetes'
+	Pod         string            `json:"pod,omitempty"`
+	PodUID      string            `json:"pod_uid,omitempty"`
+	Container   string            `json:"container,omitempty"` // its name; of a pod with several, ""
+	ContainerID string            `json:"container_id,omitempty"`
+	Runtime     string            `json:"runtime,omitempty"` // docker, containerd, cri-o, podman, lxc, nspawn
+	Unit        string            `json:"unit,omitempty"`    // systemd's
+	Labels      map[string]string `json:"labels,omitempty"`  // those asked for
 }
 
 // States counts sockets by TCP state. syn_recv includes the request sockets
@@ -183,6 +207,9 @@ type Flow struct {
 	// and Local is empty then.
 	Local  string `json:"local"`
 	Remote string `json:"remote"`
+	// RemoteName is what Remote is known as: another namespace of this host, or
+	// as the operator's file says; "" if it isn't.
+	RemoteName string `json:"remote_name,omitempty"`
 	// Port is the service's: the remote port of a client flow, the local one
 	// of a server flow.
 	Port      uint16 `json:"port"`
@@ -398,6 +425,7 @@ type Subject struct {
 	Port    uint16 `json:"port,omitempty"`
 	Service string `json:"service,omitempty"`
 	Process string `json:"process,omitempty"`
+	Setting string `json:"setting,omitempty"` // a sysctl's name
 }
 
 // Evidence is a number that a reader can check without twwatch.

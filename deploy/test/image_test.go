@@ -235,9 +235,7 @@ func (e *engine) runAsPod(t *testing.T, name string, spec corev1.PodSpec, instea
 	write(t, config+"/twwatch.yaml", read(t, root+"/deploy/kubernetes/base/twwatch.yaml"))
 	args = append(args, "--volume="+config+":/etc/twwatch:ro", name)
 	for _, arg := range c.Args {
-		if !isPending(arg) {
-			args = append(args, strings.ReplaceAll(arg, "$(HOST_IP)", "127.0.0.1"))
-		}
+		args = append(args, strings.ReplaceAll(arg, "$(HOST_IP)", "127.0.0.1"))
 	}
 	id := e.run(args...)
 	defer e.run("rm", "--force", id)

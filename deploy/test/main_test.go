@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,16 +22,6 @@ import (
 
 // root of the source tree.
 const root = "../.."
-
-// pending lists flags that manifests and drop-ins use already and that twwatch
-// gets with another change. They are left out where twwatch is run. The test of
-// flags fails if one of them is there: it is to be taken off then.
-func pending() []string { return []string{"--netns", "--cri.endpoint"} }
-
-func isPending(arg string) bool {
-	name, _, _ := strings.Cut(arg, "=")
-	return slices.Contains(pending(), name)
-}
 
 func TestMain(m *testing.M) {
 	flag.Parse()

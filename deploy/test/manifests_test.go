@@ -241,7 +241,7 @@ func checkFlags(t *testing.T, args []string) {
 	t.Helper()
 	var known []string
 	for _, arg := range args {
-		if !isPending(arg) && !strings.HasPrefix(arg, "--config.file=") {
+		if !strings.HasPrefix(arg, "--config.file=") {
 			known = append(known, strings.ReplaceAll(arg, "$(HOST_IP)", "10.0.0.1"))
 		}
 	}
@@ -272,11 +272,6 @@ func TestFlags(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^  (?:-\w, )?--(?:\[no-\])?([a-z.-]+)`).FindAllStringSubmatch(help, -1) {
 		known["--"+m[1]] = true
 	}
-	for _, name := range pending() {
-		if known[name] {
-			t.Errorf("%s is there: take it off the list of what is pending", name)
-		}
-	}
 	// Of other programs.
 	others := []string{"--threshold", "--platform", "--build-arg", "--network", "--set", "--namespace", "--now", "--mount"}
 	flag := regexp.MustCompile(`(?:^|[\s"'=\x60\[(])(--[a-z][a-z.-]*[a-z])`)
@@ -288,7 +283,7 @@ func TestFlags(t *testing.T) {
 				return err
 			}
 			for _, m := range flag.FindAllStringSubmatch(read(t, path), -1) {
-				if count++; !known[m[1]] && !slices.Contains(pending(), m[1]) && !slices.Contains(others, m[1]) {
+				if count++; !known[m[1]] && !slices.Contains(others, m[1]) {
 					t.Errorf("%s: twwatch has no flag %s", path, m[1])
 				}
 			}

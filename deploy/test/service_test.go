@@ -20,9 +20,6 @@ func (m *machine) use(own string, names ...string) {
 	for _, name := range names {
 		m.run("ln", "-s", "/usr/share/twwatch/systemd/"+name, dropIns)
 	}
-	if isPending("--netns") {
-		own += "Environment=TWWATCH_NETNS=\n"
-	}
 	// Restarts are quick here, and more of them are made than on a host.
 	write(m.t, m.path(dropIns+"test.conf"), "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n"+own)
 	m.run("systemctl", "daemon-reload")
@@ -73,9 +70,7 @@ func TestService(t *testing.T) {
 		checkProcess(t, m, sysAdmin|sysPtrace|dacReadSearch)
 		checkExposure(t, m, "23")
 		checkListener(t, m, `"uid":5,"pid":[0-9]+,"comm":"perl"}`)
-		if !isPending("--netns") {
-			checkNamespaces(t, m)
-		}
+		checkNamespaces(t, m)
 	})
 
 	t.Run("ready after the first pass", func(t *testing.T) {

@@ -44,6 +44,12 @@ const (
 	RecycleOn          = "recycle-on"
 	FinTimeoutMyth     = "fin-timeout"
 	RangeParity        = "range-parity"
+	// Settings of the node that a pod lacks.
+	DriftPortRange  = "drift-port-range"
+	DriftTWReuse    = "drift-tw-reuse"
+	DriftBuckets    = "drift-buckets"
+	DriftSomaxconn  = "drift-somaxconn"
+	DriftSynBacklog = "drift-syn-backlog"
 )
 
 // Patterns lists them all.
@@ -53,6 +59,7 @@ func Patterns() []string {
 		ListenersInRange, Buckets, Harmless, CloseWaitLeak, CloseWaitStalePool, CloseWaitStuck, CloseWaitUnaccept, CloseWaitHalfClose,
 		HalfOpen, AcceptQueue, FinWait, LastAck, Orphans, PAWS, Conntrack, SNAT, ReservedPorts,
 		ReuseNoTimestamps, BucketsLowered, RecycleOn, FinTimeoutMyth, RangeParity,
+		DriftPortRange, DriftTWReuse, DriftBuckets, DriftSomaxconn, DriftSynBacklog,
 	}
 }
 

@@ -81,8 +81,10 @@ func (l *Library) IDs() []ID {
 }
 
 // Explain returns every text of that id: a service and a runtime may share
-// one. "kind:id" asks for one kind. Nil if nothing has that id.
+// one. "kind:id" asks for one kind. A state may be written as ss and the kernel
+// do: "TIME_WAIT", "FIN-WAIT-1". Nil if nothing has that id.
 func (l *Library) Explain(id string) []Text {
+	id = strings.ReplaceAll(strings.ToLower(id), "_", "-")
 	kind, rest, qualified := strings.Cut(id, ":")
 	if qualified {
 		id = rest

@@ -95,6 +95,11 @@ func TestSuggest(t *testing.T) {
 	if got := l.Explain("no-such"); got != nil {
 		t.Errorf("Explain of what isn't there: %+v", got)
 	}
+	for _, id := range []string{"TIME_WAIT", "Time-Wait", "topic:TIME_WAIT"} {
+		if got := l.Explain(id); len(got) != 1 || got[0].ID != "time-wait" {
+			t.Errorf("Explain(%q): %+v", id, got)
+		}
+	}
 	// A service and a runtime of one name are both shown.
 	if got := l.Explain("memcached"); len(got) != 2 || got[0].Kind == got[1].Kind {
 		t.Errorf("memcached: %d texts", len(got))
@@ -134,5 +139,37 @@ func TestNow(t *testing.T) {
 	}
 	if got := Now(names, nil); got != nil {
 		t.Errorf("without a report: %v", got)
+	}
+}
+
+// What an operator's file holds can't steer the terminal.
+func TestExplainEscapes(t *testing.T) {
+	l, err := Load(File{Name: "own.yaml", Data: []byte(`remedies:
+  - id: own
+    title: "a title\e[31m"
+    order: fix
+    when: {patterns: [harmless]}
+    do: "do\e[2J this\u202e"
+    snippet: "a\n\tb\e[0m"
+    references: [{title: "a source", url: "https://example.com/"}]
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, text := range l.Explain("own") {
+		text.Now, text.NowMissing = []Fact{{"a fact", "1\x1b"}}, "it\x1bfailed"
+		b.WriteString(written(t, text))
+	}
+	if err := WriteIDs(&b, l.IDs()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`a title\x1b[31m`, `do\x1b[2J this\u202e`, `        b\x1b[0m`, `1\x1b`, `it\x1bfailed`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, b.String())
+		}
+	}
+	if strings.ContainsAny(b.String(), "\x1b\t\u202e") {
+		t.Errorf("not escaped: %q", b.String())
 	}
 }

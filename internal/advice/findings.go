@@ -11,5 +11,6 @@ func Findings() []string {
 		"half-open-flood", "accept-queue-overflow", "fin-wait-pileup", "last-ack-pileup", "orphans-near-limit",
 		"tw-reuse-without-timestamps", "tw-buckets-lowered", "tw-recycle-on", "fin-timeout-myth", "port-range-parity",
 		"paws-drops", "conntrack-near-limit", "snat-exhaustion",
+		"pod-sysctl-drift",
 	}
 }

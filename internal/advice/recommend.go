@@ -82,7 +82,7 @@ func (l *Library) fits(m *Remedy, s *Situation) (points int, ok bool) {
 	if m.NeedsProcess && !sure {
 		return 0, false
 	}
-	if len(w.Services) > 0 && service != nil {
+	if len(w.Services) > 0 && service != nil && sure {
 		points++
 	}
 	if m.operators {
@@ -106,10 +106,8 @@ func (m *Remedy) applies(d *data) bool {
 	if len(texts.sysctls) == 0 {
 		return true
 	}
-	for _, t := range texts.sysctls {
-		value, err := render(t.value, d)
-		present, errPresent := render(t.present, d)
-		if err == nil && (errPresent != nil || value != present) {
+	for i := range texts.sysctls {
+		if m.changes(i, d) {
 			return true
 		}
 	}

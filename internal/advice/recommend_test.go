@@ -40,7 +40,7 @@ func TestRecommend(t *testing.T) {
 		change func(*Situation)
 		want   []string
 	}{
-		{"redis by its port alone", func(*Situation) {}, []string{"one-client-per-process", "reuse-connections", "more-addresses", "wider-port-range", "tw-reuse"}},
+		{"redis by its port alone", func(*Situation) {}, []string{"reuse-connections", "one-client-per-process", "more-addresses", "wider-port-range", "tw-reuse"}},
 		{
 			"php to redis",
 			func(s *Situation) { s.Runtime = "php-fpm" },
@@ -69,24 +69,24 @@ func TestRecommend(t *testing.T) {
 		{
 			"few ports are taken",
 			func(s *Situation) { s.Numbers.Rate, s.Numbers.TimeWait = new(40.0), new(2400) },
-			[]string{"one-client-per-process", "reuse-connections"},
+			[]string{"reuse-connections", "one-client-per-process"},
 		},
 		{
 			"many ports are taken, though they are taken over",
 			func(s *Situation) { s.Numbers.Rate, s.Numbers.TWReuse = new(3000.0), new(1) },
-			[]string{"one-client-per-process", "reuse-connections", "more-addresses", "wider-port-range"},
+			[]string{"reuse-connections", "one-client-per-process", "more-addresses", "wider-port-range"},
 		},
 		{
 			"few ports are taken, since the server closes",
 			func(s *Situation) { s.Numbers.TimeWait = new(100) },
-			[]string{"one-client-per-process", "reuse-connections"},
+			[]string{"reuse-connections", "one-client-per-process"},
 		},
 		{
 			"reuse is on, the range is wide",
 			func(s *Situation) {
 				s.Numbers.TWReuse, s.Numbers.Range = new(1), &sysctl.PortRange{Low: 10240, High: 65535}
 			},
-			[]string{"one-client-per-process", "reuse-connections"},
+			[]string{"reuse-connections", "one-client-per-process"},
 		},
 		{
 			"ports run out, PHP to redis",
@@ -131,7 +131,7 @@ func TestRecommend(t *testing.T) {
 func TestHowSureAdviceIs(t *testing.T) {
 	l := loaded(t)
 	s := redis()
-	byPort := l.Recommend(s)[0]
+	byPort := l.Recommend(s)[1] // after what fits whatever it is
 	if !strings.HasPrefix(byPort.Do, "Port 6379 is usually Redis; nothing else tells so here. The protocol ") {
 		t.Errorf("by port: %q", byPort.Do)
 	}
@@ -253,6 +253,13 @@ net.ipv4.ip_local_port_range = 15000 65535
 #   sysctl -w net.ipv4.ip_local_port_range="32768 60999"`
 	if diff := cmp.Diff(want, got.Snippet); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// What is reserved already isn't written again, nor spoken of.
+	s.Numbers.Listeners, s.Numbers.Kubernetes, s.Numbers.OwnPort = []uint16{22, 8080}, false, 0
+	for _, r := range loaded(t).Recommend(s) {
+		if r.ID == "wider-port-range" && (strings.Contains(r.Do, "line below") || strings.Contains(r.Snippet, "reserved") || strings.Contains(strings.Join(r.Caveats, ""), "reserved")) {
+			t.Errorf("nothing is to be reserved: %+v", r)
+		}
 	}
 	s.Numbers.Reserved = nil // unknown: writing the list could lose what is there
 	for _, r := range loaded(t).Recommend(s) {

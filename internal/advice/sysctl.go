@@ -17,24 +17,29 @@ func countText(v any) string {
 // sysctlFile is where advice puts settings, so that undoing is deleting lines.
 const sysctlFile = "/etc/sysctl.d/90-twwatch.conf"
 
+// changes tells whether a setting gets another value than it has, as far as both
+// are known.
+func (m *Remedy) changes(i int, d *data) bool {
+	t := m.texts().sysctls[i]
+	value, err := render(t.value, d)
+	present, errPresent := render(t.present, d)
+	return err == nil && (errPresent != nil || value != present)
+}
+
 // sysctlSnippet shows, for each setting: what it is now, the line that makes
 // the new value last, and the line that takes it back.
 func (m *Remedy) sysctlSnippet(d *data) string {
 	var now, lines, undo []string
 	texts := m.texts().sysctls
 	for i, s := range m.Sysctls {
-		value, err := render(texts[i].value, d)
-		if err != nil {
+		if !m.changes(i, d) {
 			continue
 		}
-		present, err := render(texts[i].present, d)
-		switch {
-		case err != nil:
+		value := m.text(texts[i].value, d)
+		if present, err := render(texts[i].present, d); err != nil {
 			now = append(now, "# now: not known; note what `sysctl "+s.Name+"` shows")
 			undo = append(undo, "#   sysctl -w "+s.Name+"=... with the value noted before")
-		case present == value:
-			continue
-		default:
+		} else {
 			now = append(now, fmt.Sprintf("# now: %s = %s", s.Name, present))
 			undo = append(undo, fmt.Sprintf("#   sysctl -w %s=\"%s\"", s.Name, present))
 		}
@@ -49,11 +54,20 @@ func (m *Remedy) sysctlSnippet(d *data) string {
 	return strings.Join(append(out, undo...), "\n")
 }
 
-// sysctlCaveats tell where a setting reaches and what Kubernetes makes of it.
+// sysctlCaveats tell where each setting that changes reaches and what Kubernetes
+// makes of it; of all settings if none does, as where an explanation's sample has
+// the value already.
 func (m *Remedy) sysctlCaveats(d *data) []string {
 	var caveats []string
 	of := map[string][]string{}
-	for _, s := range m.Sysctls {
+	none := true
+	for i := range m.Sysctls {
+		none = none && !m.changes(i, d)
+	}
+	for i, s := range m.Sysctls {
+		if !none && !m.changes(i, d) {
+			continue
+		}
 		short := s.Name[strings.LastIndex(s.Name, ".")+1:]
 		of["reach "+s.Reach] = append(of["reach "+s.Reach], short)
 		if s.KubernetesSince != "" {

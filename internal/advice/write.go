@@ -12,7 +12,8 @@ import (
 // Columns is how wide an explanation is at most; only an address may be wider.
 const Columns = 78
 
-// Write writes an explanation as plain text.
+// Write writes an explanation as plain text. What an operator's file holds is
+// escaped like all that is foreign.
 func (t *Text) Write(w io.Writer) error {
 	b := &strings.Builder{}
 	paragraph(b, "", fmt.Sprintf("%s (%s): %s", t.ID, t.Kind, t.Title))
@@ -41,12 +42,12 @@ func (t *Text) Write(w io.Writer) error {
 	if len(t.Now) > 0 {
 		b.WriteString("\nOn this host right now\n")
 		for _, f := range t.Now {
-			paragraph(b, "  - ", f.What+": "+draw.Escape(f.Value))
+			paragraph(b, "  - ", f.What+": "+f.Value)
 		}
 	}
 	if t.NowMissing != "" {
 		b.WriteString("\nOn this host right now\n")
-		paragraph(b, "  ", "Could not be looked up: "+draw.Escape(t.NowMissing))
+		paragraph(b, "  ", "Could not be looked up: "+t.NowMissing)
 	}
 	if len(t.See) > 0 {
 		b.WriteString("\nSee also\n")
@@ -57,6 +58,19 @@ func (t *Text) Write(w io.Writer) error {
 		for _, r := range t.References {
 			paragraph(b, "  - ", r.Title)
 			fmt.Fprintf(b, "    %s\n", r.URL)
+		}
+	}
+	return writeClean(w, b.String())
+}
+
+// writeClean writes lines with nothing hidden in them.
+func writeClean(w io.Writer, text string) error {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line, end := strings.CutSuffix(line, "\n")
+		b.WriteString(draw.Escape(strings.ReplaceAll(line, "\t", "    ")))
+		if end {
+			b.WriteByte('\n')
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -103,8 +117,7 @@ func WriteIDs(w io.Writer, ids []ID) error {
 		line := fmt.Sprintf("  %-"+strconv.Itoa(idColumns)+"s %s", i.ID, i.Title)
 		fmt.Fprintln(b, clip(line))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return writeClean(w, b.String())
 }
 
 const idColumns = 31

@@ -47,6 +47,7 @@ type options struct {
 	interval time.Duration
 	look     time.Duration // of the check that looks for a while
 	quick    bool
+	sweep    bool // nothing else
 	twwatch  string
 	exporter string
 	out      string
@@ -84,6 +85,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.few, "few", 5, "turns of what takes long: the slower peers, check that looks for 3 s")
 	flags.DurationVar(&o.interval, "interval", 5*time.Second, "of the daemon whose memory is measured")
 	flags.BoolVar(&o.quick, "quick", false, "1,000 and 10,000 sockets, 11 turns: seconds, to see that it works")
+	flags.BoolVar(&o.sweep, "sweep", false, "only what a pass over all namespaces costs")
 	flags.StringVar(&o.twwatch, "twwatch", "bin/twwatch", "the program to measure")
 	flags.StringVar(&o.exporter, "node-exporter", "prometheus-node-exporter", "node_exporter, left out where there is none")
 	flags.StringVar(&o.out, "out", "", "write the report to this file too")
@@ -119,6 +121,8 @@ func processMain(ctx context.Context, args []string, out io.Writer) (known bool,
 		return true, ownersMain(ctx, args[1:], out)
 	case "watch":
 		return true, watchMain(ctx, args[1:], out)
+	case "sweep":
+		return true, sweepMain(ctx, args[1:], out)
 	case "netlink":
 		return true, netlinkMain(out)
 	}
@@ -137,6 +141,7 @@ type results struct {
 	owners   *ownersResult
 	scrapes  []scrapesResult
 	top      *topResult
+	sweep    *sweepResult
 	notFound []string // peers that this machine lacks
 }
 
@@ -159,6 +164,9 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 	r := &results{options: o, machine: thisMachine(), began: time.Now()}
 	say := func(format string, args ...any) {
 		fmt.Fprintf(log, "%4.0fs  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	if o.sweep {
+		return r, r.measureSweepAlone(ctx, say)
 	}
 	for _, rows := range []int{10, 100} {
 		if err := r.measureMallocs(ctx, rows); err != nil {
@@ -254,6 +262,10 @@ func (r *results) measureTable(ctx context.Context, rows int, single, memory boo
 	if !single && (rows == largeTable || r.quick && rows == r.rows[len(r.rows)-1]) {
 		say("top")
 		if err := r.measureTop(ctx, t); err != nil {
+			return err
+		}
+		say("all namespaces")
+		if err := r.measureSweeps(ctx, t); err != nil {
 			return err
 		}
 	}

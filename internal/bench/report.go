@@ -175,7 +175,7 @@ func (r *results) otherTargets() (list []target) {
 				fmt.Sprintf("%d of %d", m.found, m.heavy), m.found == m.heavy,
 			})
 	}
-	return append(list, r.top.targets()...)
+	return append(append(list, r.top.targets()...), r.sweep.targets()...)
 }
 
 func mib(kib int) float64 { return float64(kib) / 1024 }
@@ -224,6 +224,7 @@ func (r *results) markdown() []byte {
 	r.writeMemory(p)
 	r.writeScrapes(p)
 	r.writeTop(p)
+	r.writeSweep(p)
 	p.WriteString(method)
 	return p.Bytes()
 }

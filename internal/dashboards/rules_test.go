@@ -156,7 +156,7 @@ func TestRules(t *testing.T) {
 			}
 		}
 		for _, m := range regexp.MustCompile(`\bid[!=]~?"([^"]*)"`).FindAllStringSubmatch(r.Expr, -1) {
-			for _, pattern := range strings.Split(m[1], "|") {
+			for _, pattern := range strings.SplitSeq(m[1], "|") {
 				if !slices.ContainsFunc(advice.Findings(), regexp.MustCompile("^(?:"+pattern+")$").MatchString) {
 					t.Errorf("%s%s: no finding is called %q", r.Record, r.Alert, pattern)
 				}

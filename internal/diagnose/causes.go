@@ -19,7 +19,7 @@ type consequence struct {
 // consequences are all there are. Where several causes fit, the first listed
 // counts.
 func consequences() []consequence {
-	return slices.Concat(portConsequences(), shortConsequences(), closeConsequences(), settingConsequences())
+	return slices.Concat(portConsequences(), shortConsequences(), closeConsequences(), settingConsequences(), meshConsequences())
 }
 
 // shares tells whether two findings are about the same flow, or have one in

@@ -82,24 +82,40 @@ func TestCured(t *testing.T) {
 		load     []second
 		want     []string
 	}{
-		{"as it should be, and told for ten minutes", 15, acts(lasting(60, short), lasting(720, pooled)),
-			[]string{"15: " + ShortClient, "75: " + ShortCured, "690:"}},
-		{"looked at often: the rate falls in steps", 2, acts(lasting(60, short), lasting(30, pooled)),
-			[]string{"2:", "6: " + ShortClient, "68:", "70: " + ShortCured}},
+		{
+			"as it should be, and told for ten minutes", 15, acts(lasting(60, short), lasting(720, pooled)),
+			[]string{"15: " + ShortClient, "75: " + ShortCured, "690:"},
+		},
+		{
+			"looked at often: the rate falls in steps", 2, acts(lasting(60, short), lasting(30, pooled)),
+			[]string{"2:", "6: " + ShortClient, "68:", "70: " + ShortCured},
+		},
 		{"it merely went quiet", 15, acts(lasting(60, short), lasting(60, second{})), []string{"15: " + ShortClient, "75:"}},
-		{"a pool that has less to do", 15, acts(lasting(60, second{closes: 40, open: 4, kept: 2}), lasting(60, second{open: 2, kept: 2})),
-			[]string{"15: " + ShortClient, "75:"}},
-		{"a pool that was made larger", 15, acts(lasting(60, second{closes: 40, open: 4, kept: 2}), lasting(60, second{open: 20, kept: 20})),
-			[]string{"15: " + ShortClient, "75: " + ShortCured}},
-		{"the rate comes back", 15, acts(lasting(60, short), lasting(60, pooled), lasting(60, short)),
-			[]string{"15: " + ShortClient, "75: " + ShortCured, "135: " + ShortClient}},
-		{"then it vanishes", 15, acts(lasting(60, short), lasting(60, pooled), lasting(60, second{})),
-			[]string{"15: " + ShortClient, "75: " + ShortCured, "135:"}},
+		{
+			"a pool that has less to do", 15, acts(lasting(60, second{closes: 40, open: 4, kept: 2}), lasting(60, second{open: 2, kept: 2})),
+			[]string{"15: " + ShortClient, "75:"},
+		},
+		{
+			"a pool that was made larger", 15, acts(lasting(60, second{closes: 40, open: 4, kept: 2}), lasting(60, second{open: 20, kept: 20})),
+			[]string{"15: " + ShortClient, "75: " + ShortCured},
+		},
+		{
+			"the rate comes back", 15, acts(lasting(60, short), lasting(60, pooled), lasting(60, short)),
+			[]string{"15: " + ShortClient, "75: " + ShortCured, "135: " + ShortClient},
+		},
+		{
+			"then it vanishes", 15, acts(lasting(60, short), lasting(60, pooled), lasting(60, second{})),
+			[]string{"15: " + ShortClient, "75: " + ShortCured, "135:"},
+		},
 		{"half cured", 15, acts(lasting(60, short), lasting(60, second{closes: 6, kept: 4, open: 4})), []string{"15: " + ShortClient, "75:"}},
-		{"the other end closed first", 15, acts(lasting(90, second{far: 40, open: 1}), lasting(60, pooled)),
-			[]string{"15:", "45: " + ShortRemoteCloses, "105: " + ShortCured}},
-		{"both closed", 15, acts(lasting(60, second{closes: 20, far: 80, open: 1}), lasting(60, pooled)),
-			[]string{"15: " + ShortClient, "75: " + ShortCured}},
+		{
+			"the other end closed first", 15, acts(lasting(90, second{far: 40, open: 1}), lasting(60, pooled)),
+			[]string{"15:", "45: " + ShortRemoteCloses, "105: " + ShortCured},
+		},
+		{
+			"both closed", 15, acts(lasting(60, second{closes: 20, far: 80, open: 1}), lasting(60, pooled)),
+			[]string{"15: " + ShortClient, "75: " + ShortCured},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, _ := drama(t, tt.interval, tt.load)

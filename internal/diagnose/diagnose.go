@@ -71,7 +71,7 @@ func rules() []rule {
 
 // IDs are the findings that Judge can make, sorted.
 func IDs() []string {
-	var ids []string
+	ids := nodeIDs()
 	for _, r := range rules() {
 		ids = append(ids, r.ids...)
 	}
@@ -88,18 +88,22 @@ func Judge(window []*snapshot.Report, previous []snapshot.Finding, settings Sett
 		return res
 	}
 	last := window[len(window)-1]
+	var all []*judged
 	for _, ns := range last.Namespaces {
-		s := newScene(window, ns, previous, settings)
-		var all []*found
+		j := &judged{scene: newScene(window, ns, previous, settings)}
 		for _, r := range rules() {
-			if r.silent != nil && r.silent(s) {
+			if r.silent != nil && r.silent(j.scene) {
 				res.NotJudged = append(res.NotJudged, r.ids...)
 				continue
 			}
-			all = append(all, r.judge(s)...)
-			s.found = all
+			j.found = append(j.found, r.judge(j.scene)...)
+			j.scene.found = j.found
 		}
-		res.Findings = append(res.Findings, s.finish(all)...)
+		all = append(all, j)
+	}
+	judgeNode(all)
+	for _, j := range all {
+		res.Findings = append(res.Findings, j.finish(j.found)...)
 	}
 	for i := range res.Findings {
 		carry(&res.Findings[i], previous, last)

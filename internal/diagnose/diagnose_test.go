@@ -193,8 +193,14 @@ func TestPortsRunOutAfterTheSlowHalf(t *testing.T) {
 		seconds *int
 		want    string
 	}{
-		{20000, new(10), ""}, {13000, new(7), PortsSlow}, {12000, new(16), PortsSlow}, {11000, new(14), PortsRunningOut},
-		{10900, new(16), PortsRunningOut}, {10800, new(17), PortsSlow}, {10000, nil, PortsSlow}, {13000, nil, PortsSlow},
+		{20000, new(10), ""},
+		{13000, new(7), PortsSlow},
+		{12000, new(16), PortsSlow},
+		{11000, new(14), PortsRunningOut},
+		{10900, new(16), PortsRunningOut},
+		{10800, new(17), PortsSlow},
+		{10000, nil, PortsSlow},
+		{13000, nil, PortsSlow},
 	} {
 		res := Judge([]*snapshot.Report{host(float64(at)-1, nil), host(float64(at), client(c.free, c.seconds))}, previous, Settings{})
 		got := ""

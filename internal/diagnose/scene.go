@@ -38,9 +38,33 @@ type scene struct {
 // A moment is an earlier look at the namespace.
 type moment struct {
 	ns  *snapshot.Namespace
-	ago float64 // seconds
+	ago float64 // seconds between the two looks
 	// findings are those of that look, of all namespaces.
 	findings []snapshot.Finding
+	flows    map[flowKey]*snapshot.Flow // made at the first use
+}
+
+// A flowKey is what makes a flow that flow.
+type flowKey struct {
+	side                  snapshot.Side
+	device, local, remote string
+	port                  uint16
+}
+
+func keyOf(f *snapshot.Flow) flowKey {
+	return flowKey{f.Side, f.Device, f.Local, f.Remote, f.Port}
+}
+
+// flow is a flow as it was at that look, nil if it wasn't there. Rules ask for
+// each of a thousand flows at each of sixty looks.
+func (m *moment) flow(f *snapshot.Flow) *snapshot.Flow {
+	if m.flows == nil {
+		m.flows = make(map[flowKey]*snapshot.Flow, len(m.ns.Flows))
+		for i := range m.ns.Flows {
+			m.flows[keyOf(&m.ns.Flows[i])] = &m.ns.Flows[i]
+		}
+	}
+	return m.flows[keyOf(f)]
 }
 
 // newScene looks for the namespace in the window's reports of the same boot.
@@ -53,7 +77,7 @@ func newScene(window []*snapshot.Report, ns *snapshot.Namespace, previous []snap
 		}
 		for _, old := range r.Namespaces {
 			if old.Inode == ns.Inode && old.Cookie == ns.Cookie && old.Name == ns.Name {
-				s.history = append(s.history, moment{old, last.Uptime - r.Uptime, r.Findings})
+				s.note(moment{ns: old, ago: sampled(last, ns) - sampled(r, old), findings: r.Findings})
 			}
 		}
 	}
@@ -63,6 +87,27 @@ func newScene(window []*snapshot.Report, ns *snapshot.Namespace, previous []snap
 		}
 	}
 	return s
+}
+
+// sampled is when a namespace of a report was looked at, in seconds since boot.
+func sampled(r *snapshot.Report, ns *snapshot.Namespace) float64 {
+	if ns.SampledAt.IsZero() {
+		return r.Uptime
+	}
+	return r.Uptime + ns.SampledAt.Sub(r.Time).Seconds()
+}
+
+// note adds a look to the history. A report that shows once more what an earlier
+// look found is none.
+func (s *scene) note(m moment) {
+	same := func(a, b *snapshot.Namespace) bool {
+		return (a.Repeated || b.Repeated) && a.SampledAt.Equal(b.SampledAt)
+	}
+	n := len(s.history)
+	if same(m.ns, s.ns) || n > 0 && same(m.ns, s.history[n-1].ns) {
+		return
+	}
+	s.history = append(s.history, m)
 }
 
 // growth is how much a cumulative counter grew in s.seconds; false if that
@@ -138,17 +183,6 @@ func program(f *snapshot.Flow) *snapshot.Process {
 		return nil
 	}
 	return &f.Processes[0]
-}
-
-// sameFlow finds a flow in an earlier look.
-func sameFlow(ns *snapshot.Namespace, f *snapshot.Flow) *snapshot.Flow {
-	for i := range ns.Flows {
-		o := &ns.Flows[i]
-		if o.Side == f.Side && o.Device == f.Device && o.Local == f.Local && o.Remote == f.Remote && o.Port == f.Port {
-			return o
-		}
-	}
-	return nil
 }
 
 // folded tells whether a flow stands for the many of a prefix, or for the rest.
@@ -253,8 +287,8 @@ func (s *scene) peak(f *snapshot.Flow) *float64 {
 		}
 	}
 	see(f)
-	for _, m := range s.history {
-		see(sameFlow(m.ns, f))
+	for i := range s.history {
+		see(s.history[i].flow(f))
 	}
 	return peak
 }

@@ -158,8 +158,8 @@ func judgeParity(s *scene) []*found {
 	return []*found{s.setting(RangeParity, advice.RangeParity,
 		fmt.Sprintf("Both ends of ip_local_port_range (%d %d) are %s: the ports for connect() and those for bind() are not equally many; the kernel's documentation advises one even and one odd.",
 			r.Low, r.High, parity),
-		snapshot.Evidence{What: "lower end", Value: float64(r.Low), Unit: "port", Source: "sysctl net.ipv4.ip_local_port_range"},
-		snapshot.Evidence{What: "upper end", Value: float64(r.High), Unit: "port", Source: "sysctl net.ipv4.ip_local_port_range"})}
+		snapshot.Evidence{What: "lower end", Value: float64(r.Low), Unit: "", Source: "sysctl net.ipv4.ip_local_port_range"},
+		snapshot.Evidence{What: "upper end", Value: float64(r.High), Unit: "", Source: "sysctl net.ipv4.ip_local_port_range"})}
 }
 
 // settingConsequences are what follows from a setting.

@@ -83,6 +83,11 @@ func TestSettings(t *testing.T) {
 		{"reuse with timestamps", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPTWReuse = new(1) }))}, nil, ""},
 		{"buckets lowered", []*snapshot.Report{looked(0, lowered, withBuckets(100))}, nil, "info tw-buckets-lowered"},
 		{"buckets lowered and used", []*snapshot.Report{looked(0, lowered, withBuckets(13200))}, nil, "warning tw-buckets-lowered, warning time-wait-buckets-near-limit <- tw-buckets-lowered"},
+		{
+			"buckets overflow",
+			[]*snapshot.Report{looked(0, defaultLimits, counting), looked(3, defaultLimits, counting, withBuckets(131072), counted(map[string]uint64{"TCPTimeWaitOverflow": 1200}))},
+			nil, "warning time-wait-buckets-overflow",
+		},
 		{"buckets raised", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPMaxTWBuckets = new(1 << 20) }))}, nil, ""},
 		{"recycle", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPTWRecycle = new(1) }))}, nil, "info tw-recycle-on"},
 		{"recycle off", []*snapshot.Report{looked(0, limits(func(l *sysctl.Limits) { l.TCPTWRecycle = new(0) }))}, nil, ""},

@@ -163,7 +163,7 @@ func (s *scene) clients() []*snapshot.Flow {
 			Side: snapshot.Client, Device: p.Subject.Device, Local: p.Subject.Local, Remote: p.Subject.Remote, Port: p.Subject.Port,
 			Service: p.Subject.Service, LongLived: new(uint32(0)),
 		}
-		if s.twin(f) == nil || sameFlow(s.ns, f) != nil {
+		if s.twin(f) == nil || slices.ContainsFunc(flows, func(o *snapshot.Flow) bool { return keyOf(o) == keyOf(f) }) {
 			continue
 		}
 		f.ServiceBy = s.twin(f).ServiceBy
@@ -226,14 +226,15 @@ func (s *scene) steadily(flows []*snapshot.Flow, kept uint32) bool {
 	if kept == 0 {
 		return false
 	}
-	for _, m := range s.history {
+	for i := range s.history {
+		m := &s.history[i]
 		if m.ago > growthSeconds {
 			continue
 		}
 		var before uint32
 		known := true
 		for _, f := range flows {
-			o := sameFlow(m.ns, f)
+			o := m.flow(f)
 			if o == nil || o.LongLived == nil {
 				known = false
 				break
@@ -291,8 +292,9 @@ func (s *scene) sustained(f *snapshot.Flow, held bool) bool {
 	// Where sockets are recycled fast only the last second may be left of any
 	// load: then the counter tells, or an earlier look at other seconds.
 	least := s.settings.Thresholds.of(shortRate, false)
-	for _, m := range s.history {
-		if o := sameFlow(m.ns, f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
+	for i := range s.history {
+		m := &s.history[i]
+		if o := m.flow(f); o != nil && m.ago >= max(busySeconds/2, f.CloseRateSeconds) && m.ago <= growthSeconds && present(o) >= least {
 			return true
 		}
 	}
@@ -325,8 +327,9 @@ func busy(line []uint32) int {
 }
 
 // present is the rate at which a flow's connections close now. The flow's own
-// is the mean of a minute when the last ten seconds hold too few closes: then
-// these count.
+// is the mean of a minute when the last ten seconds hold too few closes, and
+// that of less than a second where sockets are recycled: then these count, of
+// which some may be gone.
 func present(f *snapshot.Flow) float64 {
 	if f.CloseRate == nil {
 		return 0
@@ -334,6 +337,9 @@ func present(f *snapshot.Flow) float64 {
 	rate := finite(*f.CloseRate)
 	if f.CloseRateSeconds > recentSeconds && len(f.OpenedPerSecond) > 0 {
 		rate = min(rate, timelineSum(f, recentSeconds, 0)/recentSeconds)
+	}
+	if f.SurvivorsOnly {
+		rate = max(rate, timelineSum(f, recentSeconds, 0)/recentSeconds)
 	}
 	return max(0, rate)
 }
@@ -511,7 +517,8 @@ func (s *scene) clientEvidence(c *churn) []snapshot.Evidence {
 }
 
 // peakOf is the highest rate seen: now, at the looks kept, or when the finding
-// was last made.
+// was last made. Where sockets are recycled the rate is that of less than a
+// second; each second before, of which some are left, had as many at least.
 func (s *scene) peakOf(c *churn) float64 {
 	peak := c.all()
 	for _, e := range []*snapshot.Finding{s.earlier(ShortClient, c.subject), s.earlier(ShortRemoteCloses, c.subject)} {
@@ -522,6 +529,9 @@ func (s *scene) peakOf(c *churn) float64 {
 	if len(c.flows) == 1 {
 		if p := s.peak(c.flows[0]); p != nil {
 			peak = max(peak, *p)
+		}
+		if f := c.flows[0]; f.SurvivorsOnly && len(f.OpenedPerSecond) > 0 {
+			peak = max(peak, float64(slices.Max(f.OpenedPerSecond)))
 		}
 	}
 	return peak

@@ -104,9 +104,9 @@ func (s *scene) clearest(sides ...snapshot.Side) *group {
 			}
 		}
 		n := alive(f)
-		for _, m := range s.history {
-			if m.ago <= growthSeconds {
-				n += alive(sameFlow(m.ns, f))
+		for i := range s.history {
+			if m := &s.history[i]; m.ago <= growthSeconds {
+				n += alive(m.flow(f))
 			}
 		}
 		seen[about] += n

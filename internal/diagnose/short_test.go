@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -93,9 +94,7 @@ func flows(all ...snapshot.Flow) func(*snapshot.Namespace) {
 // counts sets counters.
 func counts(set counters.Set) func(*snapshot.Namespace) {
 	return func(n *snapshot.Namespace) {
-		for k, v := range set {
-			n.Counters[k] = v
-		}
+		maps.Copy(n.Counters, set)
 	}
 }
 
@@ -166,14 +165,22 @@ func scenarios() []scenario {
 	upstream := open(by(closing("10.77.0.2", 8081, 10, 18), "nginx", "nginx", 1), 1, new(uint32(0)))
 	inFront := service(by(open(closing("10.0.0.5", 8080, 0, 0), 1, new(uint32(0))), "nginx", "nginx", 1), "http", "process")
 	return []scenario{
-		{"no pool: the model", looks(2, counters.Set{"TW": 470, "ActiveOpens": 470}, flows(model())), nil,
-			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client"}},
-		{"no pool, known by its port alone, one look", single(flows(open(service(closing("10.0.0.9", 6379, everySecond, 120), "redis", "port"), 3, nil))), nil,
-			[]string{"warning short-connections-client"}},
-		{"few of its sockets are known", single(flows(by(closing("10.0.0.9", 8081, everySecond, 20), "worker", "", 0.12))), nil,
-			[]string{"info short-connections-client"}},
-		{"the pool is too small", looks(3, nil, flows(service(by(open(closing("10.0.0.9", 3306, everySecond, 180), 22, new(uint32(2))), "api", "go", 0.95), "mysql", "process"))), nil,
-			[]string{"warning short-connections-client"}},
+		{
+			"no pool: the model", looks(2, counters.Set{"TW": 470, "ActiveOpens": 470}, flows(model())), nil,
+			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client"},
+		},
+		{
+			"no pool, known by its port alone, one look", single(flows(open(service(closing("10.0.0.9", 6379, everySecond, 120), "redis", "port"), 3, nil))), nil,
+			[]string{"warning short-connections-client"},
+		},
+		{
+			"few of its sockets are known", single(flows(by(closing("10.0.0.9", 8081, everySecond, 20), "worker", "", 0.12))), nil,
+			[]string{"info short-connections-client"},
+		},
+		{
+			"the pool is too small", looks(3, nil, flows(service(by(open(closing("10.0.0.9", 3306, everySecond, 180), 22, new(uint32(2))), "api", "go", 0.95), "mysql", "process"))), nil,
+			[]string{"warning short-connections-client"},
+		},
 		{"a connection that lives", looks(2, nil, flows(open(closing("10.0.0.9", 3306, everySecond, 12), 40, new(uint32(0))))), nil, nil},
 		{"too slow to matter", looks(2, nil, flows(closing("10.0.0.9", 3306, everySecond, 9))), nil, nil},
 		{"a burst of a second", looks(2, nil, flows(closing("10.0.0.9", 3306, 1, 900))), nil, nil},
@@ -250,78 +257,112 @@ func scenarios() []scenario {
 				return f
 			}(),
 		), listener("0.0.0.0:80", "nginx"))), nil, []string{"info short-connections-server", "info time-wait-harmless because of short-connections-server"}},
-		{"the server here closes its clients' connections, all of them", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, flows(
-			inFront, mirror(inFront, 60, 80))), nil,
-			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
-		{"and none is alive just now", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, all(flows(service(mirror(inFront, 60, 80), "http", "process")),
-			ownedBy(snapshot.Owner{PID: 100, Comm: "nginx", Runtime: "nginx", RuntimeVersion: "1.22.1"}))),
+		{
+			"the server here closes its clients' connections, all of them", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, flows(
+				inFront, mirror(inFront, 60, 80))), nil,
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"},
+		},
+		{
+			"and none is alive just now", looks(2, counters.Set{"PassiveOpens": 80, "ActiveOpens": 80, "TW": 80}, all(flows(service(mirror(inFront, 60, 80), "http", "process")),
+				ownedBy(snapshot.Owner{PID: 100, Comm: "nginx", Runtime: "nginx", RuntimeVersion: "1.22.1"}))),
 			[]snapshot.Finding{{ID: ShortClient, Namespace: "host", Severity: snapshot.Info, Subject: subject(&inFront), Evidence: []snapshot.Evidence{{What: evidenceFar, Value: 80}}}},
-			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"}},
-		{"the server closed first, in a burst", looks(2, nil, all(flows(service(mirror(closing("127.0.0.1", 8080, 0, 0), 2, 2500), "http", "port")), listener("127.0.0.1:8080", "closer"))), nil,
-			[]string{"info time-wait-harmless"}},
-		{"clients and servers, all well", looks(2, nil, flows(
-			mirror(closing("10.0.0.5", 80, 0, 0), 60, 20), service(closing("10.0.0.9", 6379, everySecond, 5), "redis", "port"),
-			open(closing("10.0.0.10", 5432, everySecond, 4), 80, new(uint32(76))))), nil,
-			[]string{"info time-wait-harmless"}},
-		{"RST by unread data", looks(3, counters.Set{"TCPAbortOnClose": 50, "ActiveOpens": 50, "OutRsts": 50}, flows(
-			by(open(closing("10.0.0.9", 8080, 0, 0), 2, new(uint32(0))), "careless", "go", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
-			[]string{"warning short-connections-reset"}},
-		{"RST by SO_LINGER 0, both ends here", looks(3, counters.Set{"TCPAbortOnData": 50, "ActiveOpens": 50, "PassiveOpens": 50, "OutRsts": 50}, flows(
-			service(by(open(closing("10.0.0.9", 6379, 0, 0), 1, new(uint32(0))), "linger", "go", 1), "redis", "port"),
-			open(mirror(closing("10.0.0.9", 6379, 0, 0), 0, 0), 1, new(uint32(0))))), nil,
-			[]string{"warning short-connections-reset"}},
-		{"RST, of nobody knows whom", looks(3, counters.Set{"TCPAbortOnClose": 30, "TCPAbortOnData": 25, "PassiveOpens": 55}, nil), nil,
-			[]string{"warning short-connections-reset"}},
+			[]string{"info short-connections-client", "info short-connections-server because of short-connections-client", "info time-wait-harmless because of short-connections-client"},
+		},
+		{
+			"the server closed first, in a burst", looks(2, nil, all(flows(service(mirror(closing("127.0.0.1", 8080, 0, 0), 2, 2500), "http", "port")), listener("127.0.0.1:8080", "closer"))), nil,
+			[]string{"info time-wait-harmless"},
+		},
+		{
+			"clients and servers, all well", looks(2, nil, flows(
+				mirror(closing("10.0.0.5", 80, 0, 0), 60, 20), service(closing("10.0.0.9", 6379, everySecond, 5), "redis", "port"),
+				open(closing("10.0.0.10", 5432, everySecond, 4), 80, new(uint32(76))))), nil,
+			[]string{"info time-wait-harmless"},
+		},
+		{
+			"RST by unread data", looks(3, counters.Set{"TCPAbortOnClose": 50, "ActiveOpens": 50, "OutRsts": 50}, flows(
+				by(open(closing("10.0.0.9", 8080, 0, 0), 2, new(uint32(0))), "careless", "go", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
+			[]string{"warning short-connections-reset"},
+		},
+		{
+			"RST by SO_LINGER 0, both ends here", looks(3, counters.Set{"TCPAbortOnData": 50, "ActiveOpens": 50, "PassiveOpens": 50, "OutRsts": 50}, flows(
+				service(by(open(closing("10.0.0.9", 6379, 0, 0), 1, new(uint32(0))), "linger", "go", 1), "redis", "port"),
+				open(mirror(closing("10.0.0.9", 6379, 0, 0), 0, 0), 1, new(uint32(0))))), nil,
+			[]string{"warning short-connections-reset"},
+		},
+		{
+			"RST, of nobody knows whom", looks(3, counters.Set{"TCPAbortOnClose": 30, "TCPAbortOnData": 25, "PassiveOpens": 55}, nil), nil,
+			[]string{"warning short-connections-reset"},
+		},
 		{"RST for one span only", looks(2, counters.Set{"TCPAbortOnClose": 50}, nil), nil, nil},
-		{"the other end closes first", looks(3, counters.Set{"ActiveOpens": 80}, flows(
-			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
-			[]string{"warning short-connections-remote-closes"}},
-		{"the other end closes first, of nobody knows whom", looks(3, counters.Set{"ActiveOpens": 20}, nil), nil,
-			[]string{"info short-connections-remote-closes"}},
-		{"the other end resets", looks(3, counters.Set{"ActiveOpens": 20, "EstabResets": 20}, flows(
-			by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1))), nil,
-			[]string{"info short-connections-remote-closes"}},
-		{"both ends close, on two hosts", looks(3, counters.Set{"ActiveOpens": 100, "TW": 18}, flows(upstream)), nil,
-			[]string{"warning short-connections-client"}},
-		{"both ends close, on one host", looks(3, counters.Set{"ActiveOpens": 100, "PassiveOpens": 100, "TW": 101}, flows(upstream, mirror(upstream, 60, 82))), nil,
-			[]string{"warning short-connections-client", "info short-connections-server because of short-connections-client"}},
+		{
+			"the other end closes first", looks(3, counters.Set{"ActiveOpens": 80}, flows(
+				by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1), open(closing("10.0.0.10", 5432, 0, 0), 20, new(uint32(20))))), nil,
+			[]string{"warning short-connections-remote-closes"},
+		},
+		{
+			"the other end closes first, of nobody knows whom", looks(3, counters.Set{"ActiveOpens": 20}, nil), nil,
+			[]string{"info short-connections-remote-closes"},
+		},
+		{
+			"the other end resets", looks(3, counters.Set{"ActiveOpens": 20, "EstabResets": 20}, flows(
+				by(open(closing("10.77.0.2", 8081, 0, 0), 1, new(uint32(0))), "batch", "python", 1))), nil,
+			[]string{"info short-connections-remote-closes"},
+		},
+		{
+			"both ends close, on two hosts", looks(3, counters.Set{"ActiveOpens": 100, "TW": 18}, flows(upstream)), nil,
+			[]string{"warning short-connections-client"},
+		},
+		{
+			"both ends close, on one host", looks(3, counters.Set{"ActiveOpens": 100, "PassiveOpens": 100, "TW": 101}, flows(upstream, mirror(upstream, 60, 82))), nil,
+			[]string{"warning short-connections-client", "info short-connections-server because of short-connections-client"},
+		},
 		{"what was opened stays", looks(3, counters.Set{"ActiveOpens": 50, "CurrEstab": 50}, nil), nil, nil},
 		{"nobody answers", looks(3, counters.Set{"ActiveOpens": 50, "TCPSynRetrans": 50}, nil), nil, nil},
 		{"long ones that the other end closes", looks(3, counters.Set{"ActiveOpens": 20}, flows(open(closing("10.77.0.2", 8081, 0, 0), 3000, new(uint32(2000))))), nil, nil},
-		{"a server for others, and its clients' closes", looks(3, counters.Set{"ActiveOpens": 20, "TW": 60, "PassiveOpens": 40}, flows(
-			mirror(closing("10.0.3.3", 80, 0, 0), 60, 40), closing("10.0.0.9", 3306, everySecond, 20))), nil,
-			[]string{"info short-connections-client"}},
-		{"binds before connect()", looks(2, nil, all(
-			flows(
-				func() snapshot.Flow {
-					f := by(open(closing("10.0.0.7", 7001, 0, 0), 6000, new(uint32(6000))), "istio-proxy", "envoy", 1)
-					f.Ports = &snapshot.Ports{Range: 28232, Used: 6000, Bound: 6000, Blocked: 9000, Free: 13232, AtMost: true}
-					return f
-				}(),
-				func() snapshot.Flow {
-					f := service(by(open(closing("10.0.0.8", 3306, 0, 0), 20, new(uint32(20))), "plain", "", 1), "mysql", "port")
-					f.Ports = &snapshot.Ports{Range: 28232, Used: 20, Blocked: 15000, Free: 13212, AtMost: true}
-					return f
-				}(),
-			),
-			func(n *snapshot.Namespace) { n.Ports.BlockedParity, n.Ports.Blocked = 15000, 15000 })), nil,
-			[]string{"warning bind-before-connect", "warning ephemeral-ports-slow because of bind-before-connect", "warning ephemeral-ports-slow because of bind-before-connect"}},
+		{
+			"a server for others, and its clients' closes", looks(3, counters.Set{"ActiveOpens": 20, "TW": 60, "PassiveOpens": 40}, flows(
+				mirror(closing("10.0.3.3", 80, 0, 0), 60, 40), closing("10.0.0.9", 3306, everySecond, 20))), nil,
+			[]string{"info short-connections-client"},
+		},
+		{
+			"binds before connect()", looks(2, nil, all(
+				flows(
+					func() snapshot.Flow {
+						f := by(open(closing("10.0.0.7", 7001, 0, 0), 6000, new(uint32(6000))), "istio-proxy", "envoy", 1)
+						f.Ports = &snapshot.Ports{Range: 28232, Used: 6000, Bound: 6000, Blocked: 9000, Free: 13232, AtMost: true}
+						return f
+					}(),
+					func() snapshot.Flow {
+						f := service(by(open(closing("10.0.0.8", 3306, 0, 0), 20, new(uint32(20))), "plain", "", 1), "mysql", "port")
+						f.Ports = &snapshot.Ports{Range: 28232, Used: 20, Blocked: 15000, Free: 13212, AtMost: true}
+						return f
+					}(),
+				),
+				func(n *snapshot.Namespace) { n.Ports.BlockedParity, n.Ports.Blocked = 15000, 15000 })), nil,
+			[]string{"warning bind-before-connect", "warning ephemeral-ports-slow because of bind-before-connect", "warning ephemeral-ports-slow because of bind-before-connect"},
+		},
 		{"few binds", looks(2, nil, func(n *snapshot.Namespace) { n.Ports.BlockedExplicit, n.Ports.Blocked = 1411, 1411 }), nil, nil},
-		{"listeners in the range of a busy client", looks(2, nil, all(
-			flows(open(closing("10.0.0.8", 3306, 0, 0), 8000, new(uint32(8000))), func() snapshot.Flow {
-				f := closing("10.0.0.9", 3306, 0, 0)
-				f.Ports.Used, f.Ports.Free = 7058, 21174
-				return f
-			}()),
-			listener("0.0.0.0:50051", "grpc-server"), listener("[::]:50051", "grpc-server"), listener("127.0.0.1:40001", "helper"), listener("0.0.0.0:22", "sshd"))), nil,
-			[]string{"info listeners-inside-port-range"}},
-		{"a known service in a range that was widened", looks(2, nil, all(func(n *snapshot.Namespace) {
-			n.Limits.IPLocalPortRange, n.Limits.IPLocalReservedPorts = &sysctl.PortRange{Low: 1024, High: 65535}, &sysctl.PortSet{}
-		}, listener("10.0.0.5:6379", ""), listener("0.0.0.0:5432", "postgres"))), nil,
-			[]string{"info listeners-inside-port-range"}},
+		{
+			"listeners in the range of a busy client", looks(2, nil, all(
+				flows(open(closing("10.0.0.8", 3306, 0, 0), 8000, new(uint32(8000))), func() snapshot.Flow {
+					f := closing("10.0.0.9", 3306, 0, 0)
+					f.Ports.Used, f.Ports.Free = 7058, 21174
+					return f
+				}()),
+				listener("0.0.0.0:50051", "grpc-server"), listener("[::]:50051", "grpc-server"), listener("127.0.0.1:40001", "helper"), listener("0.0.0.0:22", "sshd"))), nil,
+			[]string{"info listeners-inside-port-range"},
+		},
+		{
+			"a known service in a range that was widened", looks(2, nil, all(func(n *snapshot.Namespace) {
+				n.Limits.IPLocalPortRange, n.Limits.IPLocalReservedPorts = &sysctl.PortRange{Low: 1024, High: 65535}, &sysctl.PortSet{}
+			}, listener("10.0.0.5:6379", ""), listener("0.0.0.0:5432", "postgres"))), nil,
+			[]string{"info listeners-inside-port-range"},
+		},
 		{"a quiet host with listeners", looks(2, nil, all(listener("127.0.0.1:40001", "helper"), listener("0.0.0.0:50051", "app"), listener("0.0.0.0:22", "sshd"))), nil, nil},
-		{"the buckets and conntrack are a client's", looks(2, nil, all(flows(redis(470)), func(n *snapshot.Namespace) { n.TimeWait.BucketsLimit = new(30000) })), nil,
-			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client", "warning time-wait-buckets-near-limit because of short-connections-client"}},
+		{
+			"the buckets and conntrack are a client's", looks(2, nil, all(flows(redis(470)), func(n *snapshot.Namespace) { n.TimeWait.BucketsLimit = new(30000) })), nil,
+			[]string{"critical short-connections-client", "critical ephemeral-ports-running-out because of short-connections-client", "warning time-wait-buckets-near-limit because of short-connections-client"},
+		},
 		{"quiet", looks(3, counters.Set{"ActiveOpens": 1, "PassiveOpens": 1, "TW": 1}, flows(open(closing("10.0.0.9", 6379, 60, 0), 5, new(uint32(5))))), nil, nil},
 	}
 }
@@ -389,5 +430,45 @@ func TestBurstUnderReuseIsNoLoad(t *testing.T) {
 		if res := Judge(window, nil, Settings{}); len(res.Findings) != 0 {
 			t.Errorf("after %d s: %s", second, brief(res.Findings))
 		}
+	}
+}
+
+// A thousand clients whose servers close first, watched each second: whose
+// short connections they are is asked of every look of the last minute.
+func BenchmarkJudgeManyClients(b *testing.B) {
+	var window []*snapshot.Report
+	for i := range 60 {
+		ns := &snapshot.Namespace{Name: "host", Source: "inet_diag", Counters: counters.Set{
+			"ActiveOpens": uint64(i * 2000), "TW": uint64(i), "TCPAbortOnClose": 0, "TCPAbortOnData": 0,
+		}}
+		flows := 100 // as the window keeps of an older look
+		if i >= 58 {
+			flows = 1000
+		}
+		for j := range flows {
+			ns.Flows = append(ns.Flows, open(closing(fmt.Sprintf("10.1.%d.%d", j/250, j%250), 6379, 20, 1), 2, new(uint32(1))))
+		}
+		window = append(window, &snapshot.Report{Uptime: float64(1000 + i), IntervalSeconds: 1, Namespaces: []*snapshot.Namespace{ns}})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(Judge(window, nil, Settings{}).Findings) == 0 {
+			b.Fatal("nothing found")
+		}
+	}
+}
+
+// Where sockets are recycled the present rate is that of a moment, in which a
+// busy host may have stood still; the seconds before tell the peak.
+func TestPeakUnderReuse(t *testing.T) {
+	f := open(closing("127.0.0.1", 6379, 20, 400), 4, nil)
+	f.SurvivorsOnly, f.CloseRate, f.CloseRateSeconds = true, new(30.0), 0.75
+	f.OpenedPerSecond[50] = 5310
+	res := Judge([]*snapshot.Report{host(0, flows(f))}, nil, Settings{})
+	if len(res.Findings) == 0 || res.Findings[0].ID != ShortClient {
+		t.Fatal(brief(res.Findings))
+	}
+	if peak, _ := evidence(&res.Findings[0], evidencePeak); peak != 5310 {
+		t.Errorf("peak %v, want the fullest second's 5310", peak)
 	}
 }

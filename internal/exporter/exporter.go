@@ -218,8 +218,11 @@ func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := e.cfg.Now()
 	for _, s := range v.sampled {
-		age := max(0, now.Sub(s.at).Seconds())
-		if m, err := prometheus.NewConstMetric(e.families.dumpAge.desc, prometheus.GaugeValue, age, s.label); err == nil {
+		age := max(0, now.Sub(s.at))
+		if age < s.least {
+			continue
+		}
+		if m, err := prometheus.NewConstMetric(e.families.dumpAge.desc, prometheus.GaugeValue, age.Seconds(), s.label); err == nil {
 			ch <- m
 		}
 	}

@@ -3,6 +3,7 @@ package exporter
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -306,5 +307,50 @@ func BenchmarkObserve(b *testing.B) {
 	for b.Loop() {
 		e.Observe(r[i%2])
 		i++
+	}
+}
+
+// A further namespace shows when it was looked at once that is a minute ago, the
+// ten that wait longest.
+func TestDumpAges(t *testing.T) {
+	r := at(0, namespace("host", "host", 1, snapshot.Omitted{}))
+	for i := range 30 {
+		ns := namespace("pod", fmt.Sprint("pod-", i), uint64(100+i), snapshot.Omitted{})
+		ns.SampledAt = epoch().Add(-time.Duration(i) * 2 * time.Second) // 58 s at most
+		r.Namespaces = append(r.Namespaces, ns)
+	}
+	var now time.Time
+	e := New(Config{Now: func() time.Time { return now }})
+	e.Observe(r)
+	for after, want := range map[time.Duration]int{0: 1, 10 * time.Second: 1 + 5, time.Hour: 1 + 10} {
+		now = epoch().Add(after)
+		if got := strings.Count(named(series(t, e), "twwatch_netns_dump_age_seconds"), "\n"); got != want {
+			t.Errorf("%v later: %d series, want %d", after, got, want)
+		}
+	}
+}
+
+// What only some look for is there where it was asked for.
+func TestFeaturesAskedFor(t *testing.T) {
+	host, pod := namespace("host", "host", 1, snapshot.Omitted{}), namespace("pod", "a/b", 2, snapshot.Omitted{})
+	gap := func(stage string) []snapshot.Gap { return []snapshot.Gap{{Stage: stage}} }
+	for name, c := range map[string]struct {
+		r    *snapshot.Report
+		want string
+	}{
+		"self":            {&snapshot.Report{Namespaces: []*snapshot.Namespace{host}}, ""},
+		"all":             {&snapshot.Report{Namespaces: []*snapshot.Namespace{host, pod}}, "namespaces 1"},
+		"none is reached": {&snapshot.Report{Namespaces: []*snapshot.Namespace{host}, Limited: gap("namespaces")}, "namespaces 0"},
+		"no runtime":      {&snapshot.Report{Namespaces: []*snapshot.Namespace{host}, Limited: gap("cri")}, "cri 0"},
+	} {
+		got := ""
+		for _, f := range features(c.r) {
+			if f.name == "namespaces" || f.name == "cri" {
+				got += fmt.Sprint(f.name, " ", f.value)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }

@@ -103,9 +103,9 @@ func newFamilies() *families {
 	add(&f.finding, gauge, "finding",
 		"Findings that hold: 1 info (exported only if asked for), 2 warning, 3 critical; the highest where several share the labels.", "netns", "id", "side", "port", "protocol")
 	add(&f.netnsInfo, gauge, "netns_info",
-		"Always 1; what a network namespace belongs to, to join by netns.", "netns", "kind", "namespace", "pod", "pod_uid", "container")
+		"Always 1; what a network namespace belongs to, to join by netns. What isn't known is empty, and so is container for a pod with several.", "netns", "kind", "namespace", "pod", "pod_uid", "container")
 	add(&f.dumpAge, gauge, "netns_dump_age_seconds",
-		"Time since the sockets of this namespace were last read, at the scrape.", "netns")
+		"Time at the scrape since the sockets of this namespace were last read, or seen not to have moved since they were. Of namespaces other than the first only from 60 s on, and of the ten with the greatest.", "netns")
 	add(&f.duration, gauge, "collect_duration_seconds",
 		"Time that the last pass took.")
 	add(&f.interval, gauge, "collect_interval_seconds",
@@ -115,7 +115,7 @@ func newFamilies() *families {
 	add(&f.timestamp, gauge, "last_collect_timestamp_seconds",
 		"When the last pass started, in seconds since 1970.")
 	add(&f.feature, gauge, "feature_available",
-		"Whether the last pass had this ability: 1 yes, 0 no.", "feature")
+		"Whether the last pass had this ability: 1 yes, 0 no. namespaces is absent where no other is looked at, cri unless it fails.", "feature")
 	add(&f.droppedN, gauge, "series_dropped",
 		"Series of the last pass that were left out because their values were not usable or the limit of series was reached.")
 	return f

@@ -117,6 +117,10 @@ func fixture(n int) *snapshot.Report {
 	leak := shop(501, server("10.0.0.6", "192.0.2.9", 8080, snapshot.States{CloseWait: 12}))
 	leak.Owners = []snapshot.Owner{{PID: 9, Comm: "py\x1bthon", CloseWait: 12}}
 	leak.CloseWaits = []snapshot.CloseWait{{Inode: 9, AgeSeconds: new(3600.0), PID: 9, Comm: "py\x1bthon"}}
+	bad.Workload = &snapshot.Workload{
+		Namespace: "caf\xe9", Pod: "\n\"x\"\u202e", PodUID: "7d9f2c4e-8a31-4b0e-9c55-0d1e2f3a4b5c", Container: strings.Repeat("\x1b", 100),
+		Labels: map[string]string{"app": "not exported"},
+	}
 	r := at(n, hostNamespace(), leak, shop(502, mysql), bad)
 	r.HostLimits = &sysctl.HostLimits{NFConntrackMax: new(262144)}
 	r.Incomplete = []snapshot.Gap{{Stage: "close_wait_age", Namespace: "host", Error: "not permitted"}}

@@ -19,6 +19,9 @@ const (
 	// namespace shows it, and maxPressing how many may at once.
 	pressing    = 0.5
 	maxPressing = 10
+	// stale is from what age on a further namespace shows when it was looked at:
+	// one that moves is read every 55 s at least.
+	stale = time.Minute
 )
 
 // view is one frame as metrics, ready to be handed out.
@@ -34,6 +37,7 @@ type view struct {
 type sampled struct {
 	label string
 	at    time.Time
+	least time.Duration // the age that shows
 }
 
 // put adds a series. One that can't be (a value that is no number, labels that
@@ -79,6 +83,7 @@ func (e *Exporter) render(r *snapshot.Report, scenes []*scene) *view {
 		}
 	}
 	e.renderPressing(v, scenes)
+	renderStale(v, scenes)
 	e.renderProtocols(v)
 	e.renderProcesses(v)
 	e.renderFlows(v, byID)
@@ -115,12 +120,22 @@ type feature struct {
 }
 
 // features are the abilities that a pass may lack: sock_diag, and the stages
-// of a gap.
+// of a gap. Other namespaces and a container runtime are there only where the
+// report shows that they were asked for.
 func features(r *snapshot.Report) []feature {
 	all := []feature{{"bound", 1}, {"close_wait_age", 1}, {"counters", 1}, {"limits", 1}, {"owner", 1}}
 	gaps := slices.Concat(r.Incomplete, r.Limited)
+	lacks := func(stage string) bool {
+		return slices.ContainsFunc(gaps, func(g snapshot.Gap) bool { return g.Stage == stage })
+	}
+	if len(r.Namespaces) > 1 || lacks("namespaces") {
+		all = append(all, feature{"namespaces", 1})
+	}
+	if lacks("cri") {
+		all = append(all, feature{"cri", 1})
+	}
 	for i := range all {
-		if slices.ContainsFunc(gaps, func(g snapshot.Gap) bool { return g.Stage == all[i].name }) {
+		if lacks(all[i].name) {
 			all[i].value = 0
 		}
 	}
@@ -174,7 +189,7 @@ func (e *Exporter) renderFull(v *view, s *scene) {
 	e.renderInfo(v, s)
 	if !ns.SampledAt.IsZero() {
 		v.room--
-		v.sampled = append(v.sampled, sampled{s.label, ns.SampledAt})
+		v.sampled = append(v.sampled, sampled{s.label, ns.SampledAt, 0})
 	}
 }
 
@@ -219,8 +234,23 @@ func (e *Exporter) renderPressing(v *view, scenes []*scene) {
 	}
 }
 
+// renderStale has the further namespaces that were looked at longest ago show
+// that once it is too long.
+func renderStale(v *view, scenes []*scene) {
+	order := slices.DeleteFunc(slices.Clone(scenes), func(s *scene) bool { return s.full || s.ns.SampledAt.IsZero() })
+	slices.SortStableFunc(order, func(a, b *scene) int { return a.ns.SampledAt.Compare(b.ns.SampledAt) })
+	for _, s := range order[:min(len(order), maxPressing)] {
+		v.room--
+		v.sampled = append(v.sampled, sampled{s.label, s.ns.SampledAt, stale})
+	}
+}
+
 func (e *Exporter) renderInfo(v *view, s *scene) {
-	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), "", "", "", "")
+	w := s.ns.Workload
+	if w == nil {
+		w = &snapshot.Workload{}
+	}
+	v.put(e.families.netnsInfo, 1, s.label, clean(s.ns.Kind), clean(w.Namespace), clean(w.Pod), clean(w.PodUID), clean(w.Container))
 }
 
 // renderFlows gives the exported flows. A flow that the report doesn't list

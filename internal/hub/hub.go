@@ -139,6 +139,9 @@ func (h *Hub) publish(r *snapshot.Report) {
 	for i := range r.Incomplete {
 		h.gap(&r.Incomplete[i])
 	}
+	for i := range r.Limited {
+		h.limit(&r.Limited[i])
+	}
 	if h.cfg.OnFrame != nil {
 		h.cfg.OnFrame(r)
 	}

@@ -367,3 +367,28 @@ func TestWindowMemory(t *testing.T) {
 	}
 	runtime.KeepAlive(h)
 }
+
+// What is not looked at is logged when that begins, however its numbers change,
+// and is no error.
+func TestLacksAreLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	lack := func(stage string, n int) snapshot.Gap {
+		return snapshot.Gap{Stage: stage, Error: fmt.Sprint(n, " processes"), Lost: "some owners", Fix: "run as root"}
+	}
+	var all []step
+	for n := range 3 {
+		all = append(all, step{r: &snapshot.Report{Limited: []snapshot.Gap{lack("owner", n), lack("namespaces", n)}}})
+	}
+	h := New(Config{Source: steps(all...), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err := h.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 2 {
+		t.Errorf("%d lines, want 2:\n%s", got, log.String())
+	}
+	for stage, n := range h.Errors() {
+		if n != 0 {
+			t.Errorf("%d errors of %s", n, stage)
+		}
+	}
+}

@@ -33,6 +33,8 @@ type troubles struct {
 	errMu  sync.Mutex
 	counts map[string]uint64
 	logged map[string]*repeated
+
+	limited map[string]time.Time // when such a lack was last met
 }
 
 type repeated struct {
@@ -78,6 +80,26 @@ func (t *troubles) gap(g *snapshot.Gap) {
 	t.add(g.Stage, 1)
 	t.log("the report is incomplete", g.Stage+"\x00"+g.Namespace+"\x00"+g.Error,
 		"stage", g.Stage, "netns", g.Namespace, "err", g.Error, "lost", g.Lost, "fix", g.Fix)
+}
+
+// limit logs a lack when it is met first, and again only after it was gone for as
+// long as the hold-off. It is no error, and its numbers may change all the time.
+func (t *troubles) limit(g *snapshot.Gap) {
+	now := time.Now()
+	key := g.Stage + "\x00" + g.Lost + "\x00" + g.Fix
+	key = strings.Clone(key[:min(len(key), maxKey)])
+	maps.DeleteFunc(t.limited, func(_ string, at time.Time) bool { return now.Sub(at) >= holdOff })
+	_, known := t.limited[key]
+	if !known && len(t.limited) >= maxDistinct {
+		return
+	}
+	if t.limited == nil {
+		t.limited = make(map[string]time.Time)
+	}
+	t.limited[key] = now
+	if !known {
+		t.logger.Info("not everything is looked at", "stage", g.Stage, "err", g.Error, "lost", g.Lost, "fix", g.Fix)
+	}
 }
 
 func (t *troubles) log(text, key string, args ...any) {

@@ -11,14 +11,18 @@ const (
 	// neighbours; the others are trimmed to the flows nearest to trouble.
 	full      = 2
 	trimmedTo = 100
+	// trimmedLeast is how many flows of a namespace are kept beside however
+	// many others.
+	trimmedLeast = 4
 )
 
 // Window returns the kept frames, oldest first, the newest last. The newest
-// two are whole. Of the older ones each namespace keeps its first 100 flows,
-// without their timelines and processes, and no single CLOSE_WAIT rows; what
-// was cut is in Omitted, so that sums still close. (Forty whole reports of a
-// host with a thousand flows would be 40 MB.) The slice is the caller's, the
-// frames are shared.
+// two are whole. Of the older ones the first namespace keeps its first 100 flows,
+// and as many all others together (4 at least each), without their timelines and
+// processes, and no single CLOSE_WAIT rows; what was cut is in Omitted, so that
+// sums still close. Further namespaces that a report only repeats are not in it.
+// (Forty whole reports of a host with a thousand flows would be 40 MB.) The slice
+// is the caller's, the frames are shared.
 func (h *Hub) Window() []*snapshot.Report {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,31 +49,30 @@ func Keep(window []*snapshot.Report, r *snapshot.Report, most int) []*snapshot.R
 }
 
 // trim returns a smaller copy of a frame; the frame itself is shared and
-// stays as it is.
+// stays as it is. Beside the first namespace, those go that had not been read
+// anew, and the rest share the room of one.
 func trim(r *snapshot.Report) *snapshot.Report {
 	t := *r
-	t.Namespaces = make([]*snapshot.Namespace, len(r.Namespaces))
+	t.Namespaces = make([]*snapshot.Namespace, 0, len(r.Namespaces))
+	others := max(1, len(r.Namespaces)-1)
 	for i, ns := range r.Namespaces {
-		if ns != nil {
-			t.Namespaces[i] = trimNamespace(ns)
+		switch {
+		case ns == nil:
+		case i == 0:
+			t.Namespaces = append(t.Namespaces, trimNamespace(ns, trimmedTo))
+		case !ns.Repeated:
+			t.Namespaces = append(t.Namespaces, trimNamespace(ns, max(trimmedLeast, trimmedTo/others)))
 		}
 	}
 	return &t
 }
 
-func trimNamespace(ns *snapshot.Namespace) *snapshot.Namespace {
-	n := *ns
-	n.CloseWaits, n.HalfOpen, n.Owners, n.Sockets, n.SocketsOf = nil, nil, nil, nil, nil
-	kept := min(len(ns.Flows), trimmedTo)
-	n.Flows = slices.Clone(ns.Flows[:kept])
+func trimNamespace(ns *snapshot.Namespace, flows int) *snapshot.Namespace {
+	n := ns.Cut(snapshot.Bounds{Flows: flows, Listeners: len(ns.Listeners)})
+	n.Sockets, n.SocketsOf = nil, nil
+	n.Flows = slices.Clone(n.Flows)
 	for i := range n.Flows {
 		n.Flows[i].OpenedPerSecond, n.Flows[i].Processes = nil, nil
 	}
-	for i := range ns.Flows[kept:] {
-		f := &ns.Flows[kept+i]
-		n.Omitted.States.Add(&f.States)
-		n.Omitted.Births += f.Births
-		n.Omitted.Flows++
-	}
-	return &n
+	return n
 }

@@ -16,15 +16,16 @@
 // thread is in, only a descriptor or only a socket, is not found.
 //
 // A process that joins another namespace long after its start is noticed within
-// 8 calls of Refresh; everything else by the next one.
+// 8 calls of Refresh, or by the next one once a Visit or Pulse missed it;
+// everything else by the next one.
 //
 // # How namespaces are told apart
 //
 // The kernel gives the inode number of a dead namespace to the next one at once.
 // SO_NETNS_COOKIE (Linux 5.14) is never given twice, but to read it takes a
-// visit. An open /proc/sys file tells it on all kernels for a microsecond: it
-// doesn't keep the namespace alive, it fails with ENOENT once that is dead, and
-// it does so before the inode number is given away again, as the kernel frees
+// visit. One read from an open /proc/sys file tells it too, on older kernels as
+// well: that doesn't keep the namespace alive, fails with ENOENT once it is dead,
+// and does so before the inode number is given away again, as the kernel frees
 // the number last (net_ns_net_exit in net/core/net_namespace.c).
 //
 // # What keeps a namespace alive

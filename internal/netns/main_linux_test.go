@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -409,13 +408,4 @@ func lookAs(t *testing.T, role string, attr *syscall.SysProcAttr) sight {
 		t.Fatal(err)
 	}
 	return s
-}
-
-// mkdir makes a directory of the tests' own /run.
-func mkdir(t *testing.T, path string) string {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

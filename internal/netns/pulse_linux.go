@@ -1,6 +1,9 @@
 package netns
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Pulse reads two small files of a namespace: through a process in it, which
 // needs no right that Refresh doesn't need, or by a visit if only a mount holds
@@ -10,15 +13,20 @@ func (w *Watcher) Pulse(n *Namespace) (Pulse, error) {
 	if n.place == nil {
 		return Pulse{}, ErrGone
 	}
-	pid := n.place.pid
-	if pid == 0 {
-		var p Pulse
-		err := w.Visit(n, func() (err error) {
-			p, err = w.readPulse("thread-self/net/")
-			return err
-		})
+	if pid := n.place.pid; pid != 0 {
+		p, err := w.pulseOf(n, pid)
+		n.place.doubt = n.place.doubt || errors.Is(err, ErrGone)
 		return p, err
 	}
+	var p Pulse
+	err := w.Visit(n, func() (err error) {
+		p, err = w.readPulse("thread-self/net/")
+		return err
+	})
+	return p, err
+}
+
+func (w *Watcher) pulseOf(n *Namespace, pid int32) (Pulse, error) {
 	p, err := w.readPulse(ofProcess(pid, "net/"))
 	if err != nil {
 		return Pulse{}, err

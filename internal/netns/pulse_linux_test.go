@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/prometheus/procfs"
@@ -89,6 +90,32 @@ func ofProcfs(t *testing.T, pid int) Pulse {
 		}
 	}
 	return pulse
+}
+
+// A process that left its namespace to others: the Refresh after it was missed
+// knows another one.
+func TestPulseByAnother(t *testing.T) {
+	inside(t)
+	w := watch(t, Config{})
+	a := start(t, exec.Command("sh", "-c", `echo started; read line; exec nsenter --net=/proc/1/ns/net sh -c "echo home; exec cat"`), unix.CLONE_NEWNET)
+	a.line()
+	b := start(t, exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", a.pid()), "sh", "-c", "echo here; exec cat"), 0)
+	b.line()
+	refresh(t, w)
+	refresh(t, w)
+	n := find(t, w, a.inode())
+	if _, err := a.in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	a.line()
+	if _, err := w.Pulse(n); n.PID != a.pid() || !errors.Is(err, ErrGone) {
+		t.Errorf("of process %d: %v", n.PID, err)
+	}
+	w.turn = a.pid() % rounds // its turn isn't soon
+	refresh(t, w)
+	if _, err := w.Pulse(n); n.PID != b.pid() || err != nil {
+		t.Errorf("of process %d: %v, want process %d", n.PID, err, b.pid())
+	}
 }
 
 // A file that isn't there is an error, not a pulse of 0.

@@ -115,7 +115,8 @@ func (w *Watcher) readProcesses(c *Changes) error {
 			p = old[0]
 		}
 		before := p.place
-		if !known || p.young || p.place != nil && p.place.dead || int(pid)%rounds == w.turn {
+		doubt := p.place != nil && (p.place.dead || p.place.doubt)
+		if !known || p.young || doubt || int(pid)%rounds == w.turn {
 			c.LinksRead++
 			w.readLink(&p)
 			p.young = !known
@@ -134,6 +135,9 @@ func (w *Watcher) readProcesses(c *Changes) error {
 	})
 	if err != nil {
 		return &Error{Op: "read", Path: w.config.Proc, Err: err}
+	}
+	for _, p := range w.places {
+		p.doubt = false
 	}
 	w.processes, w.spare = now, w.processes
 	c.Processes = len(now)

@@ -95,7 +95,7 @@ func gone(t *testing.T, thread int) {
 	t.Helper()
 	eventually(t, func() error {
 		if _, err := os.Stat("/proc/self/task/" + strconv.Itoa(thread)); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("thread %d is still there (%v)", thread, err)
+			return fmt.Errorf("thread %d is still there (%w)", thread, err)
 		}
 		return nil
 	})

@@ -43,6 +43,7 @@ type place struct {
 	listed *Namespace
 	home   bool // of the Watcher
 	dead   bool // its namespace is, and another one may have its number
+	doubt  bool // it wasn't where it should be: all its links are read again
 
 	// Of this Refresh:
 	lowest  int32 // the first process met, 0 if none
@@ -151,7 +152,7 @@ func (w *Watcher) Visit(n *Namespace, run func() error) error {
 	case n.token < 0:
 		return n.Trouble
 	}
-	return w.visitor.visit(n.Inode, n.place.ways(), func() error {
+	err := w.visitor.visit(n.Inode, n.place.ways(), func() error {
 		// Whatever is here now can't die. If what the token is of isn't dead, its
 		// number is nobody else's, so it is the same.
 		if dead(n.token) {
@@ -159,6 +160,8 @@ func (w *Watcher) Visit(n *Namespace, run func() error) error {
 		}
 		return run()
 	})
+	n.place.doubt = n.place.doubt || errors.Is(err, ErrGone)
+	return err
 }
 
 // ways lead to the namespace.

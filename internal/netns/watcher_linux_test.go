@@ -601,7 +601,11 @@ func TestCgroup(t *testing.T) {
 		skip(t, "cgroup2", err)
 	}
 	dir = strings.TrimPrefix(dir, top)
-	defer os.Remove(top + dir)
+	defer func() {
+		if err := os.Remove(top + dir); err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, name := range []string{"/watcher", "/other"} {
 		if err := os.Mkdir(top+dir+name, 0o755); err != nil {
 			t.Fatal(err)

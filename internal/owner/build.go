@@ -8,9 +8,9 @@ import (
 
 // readBuild reads from a 64-bit little-endian ELF file which Go version built
 // it ("1.26.8"), and its main module; "go" for that if it is Go and doesn't say.
-// Not debug/buildinfo, which reads as much of a file
-// as the file asks for: this one is content with three reads of at most 64 KiB,
-// and finds nothing in a file that has its section table taken out.
+// Not debug/buildinfo, which reads as much of a file as the file asks for: this
+// one is content with three reads of at most 64 KiB, and finds nothing in a file
+// that has its section table taken out.
 func readBuild(r io.ReaderAt) (version, module string) {
 	const most = 64 << 10
 	var head [64]byte

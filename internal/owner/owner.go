@@ -86,8 +86,8 @@ type Report struct {
 	// Complete is set if each wanted inode was found or looked for everywhere.
 	Complete bool
 	// Gap is why owners may be missing, the same in each call while that lasts:
-	// a *DeniedError, ErrHidden, ErrTooManyProcesses, an *fs.PathError if procfs
-	// can't be read, the context's error, or nil.
+	// a *DeniedError, ErrHidden, ErrTooManyProcesses, ErrNested, an *fs.PathError
+	// if procfs can't be read, the context's error, or nil.
 	Gap error
 }
 
@@ -96,6 +96,10 @@ var ErrHidden = errors.New("processes of other users are hidden in /proc")
 
 // ErrTooManyProcesses says that only the first Config.MaxProcesses are searched.
 var ErrTooManyProcesses = errors.New("more processes than may be remembered")
+
+// ErrNested says that wanted inodes are in no process that can be seen, and that
+// the processes outside of a PID namespace can't be.
+var ErrNested = errors.New("processes outside of this PID namespace can't be seen")
 
 // ErrGone says that a process has exited, or that another has its pid now.
 var ErrGone = errors.New("the process has exited")

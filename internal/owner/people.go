@@ -39,6 +39,7 @@ type people struct {
 	denied int    // those that refused
 	over   bool   // the last listing had more than max
 	hidden bool   // the last listing lacked PID 1
+	nested bool   // procfs doesn't show the processes of the PID namespaces above
 	number uint32 // counts listings
 	pass   uint32 // the pass of the last listing
 	last   int64  // the pid that the kernel gave last, at the last listing

@@ -63,9 +63,9 @@ type search struct {
 // the likeliest first. The first call takes Config.FirstBudget at most, later
 // ones read Config.LinksPerPass links at most, give or take one process and
 // beside those of 16,384 sockets that they find, and nearly nothing if every
-// process is known; what is Pending then is looked for
-// in the next call, if it is wanted there too. A cancelled context ends a call
-// early. Errors are in the report: what was found holds in any case.
+// process is known; what is Pending then is looked for in the next call, if it
+// is wanted there too. A cancelled context ends a call early. Errors are in the
+// report: what was found holds in any case.
 func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found int, report Report) {
 	f.pass++
 	f.buffers()
@@ -91,6 +91,8 @@ func (f *Finder) Find(ctx context.Context, wanted []Want, hints []int) (found in
 		r.Gap = &DeniedError{}
 	case f.people.over:
 		r.Gap = ErrTooManyProcesses
+	case f.people.nested && s.failed > 0:
+		r.Gap = ErrNested
 	}
 	return s.found, s.report
 }
@@ -280,7 +282,15 @@ func (s *search) list() error {
 	p.settle()
 	_, one := p.byPID[1]
 	p.hidden = !one && !p.over
+	p.nested = s.nested()
 	return nil
+}
+
+// nested tells whether procfs is known to be of a PID namespace within another.
+func (s *search) nested() bool {
+	const first = "pid:[4026531836]" // PROC_PID_INIT_INO, include/linux/proc_ns.h
+	to, err := s.proc.link([]byte("1/ns/pid"), s.linkTo[:])
+	return err == nil && string(to) != first
 }
 
 // meet takes a listed process in. /proc/PID has another inode for another

@@ -110,6 +110,24 @@ func TestNoProcfs(t *testing.T) {
 	}
 }
 
+// In a container a socket may be of a process that its procfs doesn't show.
+func TestNestedPIDs(t *testing.T) {
+	t.Parallel()
+	for pids, want1 := range map[string]error{"pid:[4026531836]": nil, "pid:[4026532999]": ErrNested} {
+		root := newFake(t)
+		root.process(10, "x", 1, 1, 7)
+		root.do(os.MkdirAll(root.path(1, "ns"), 0o700))
+		root.do(os.Symlink(pids, root.path(1, "ns/pid")))
+		f := root.finder(Config{})
+		if r := find(t, f, want(7)); r.Gap != nil {
+			t.Errorf("%s: %v, where nothing is missing", pids, r.Gap)
+		}
+		if r := find(t, f, want(7, 8)); r.Failed != 1 || !errors.Is(r.Gap, want1) {
+			t.Errorf("%s: %+v, want %v", pids, r, want1)
+		}
+	}
+}
+
 // A pid that another process takes while its descriptors are read.
 func TestReusedWhileRead(t *testing.T) {
 	t.Parallel()

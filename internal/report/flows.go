@@ -122,12 +122,13 @@ func (p *page) endpoints(f *snapshot.Flow) {
 	if f.Device != "" {
 		local += "%" + f.Device
 	}
-	what := ""
-	if f.Service != "" {
-		what = " (" + f.Service + ")"
-	}
+	unknown := ""
 	if f.Side != snapshot.Client && f.Side != snapshot.Server {
-		what = " (" + join(", ", f.Service, "side unknown") + ")"
+		unknown = "side unknown"
+	}
+	what := join(", ", f.Service, f.RemoteName, unknown)
+	if what != "" {
+		what = " (" + what + ")"
 	}
 	if local != "" {
 		local += " "

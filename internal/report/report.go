@@ -35,7 +35,8 @@ type Options struct {
 // goes beyond is counted.
 const (
 	maxFindings   = 20
-	maxNamespaces = 32
+	maxNamespaces = 32 // written whole
+	maxOthers     = 40 // in a line each
 	maxGaps       = 20
 	maxLines      = 60 // of one text
 )
@@ -62,14 +63,11 @@ func Text(w io.Writer, r *snapshot.Report, o Options) error {
 	}
 	p.verdict(r)
 	p.findings(r)
-	for i, ns := range r.Namespaces {
-		if i == maxNamespaces {
-			p.blank()
-			p.paragraph(0, 0, p.Style.Dim, "And "+plural(len(r.Namespaces)-i, "more namespace")+": --output=json has them all.")
-			break
-		}
+	shown, rest := apart(r)
+	for _, ns := range shown {
 		p.namespace(ns)
 	}
+	p.others(r, rest)
 	p.gaps(r)
 	_, err := w.Write(p.text.Bytes())
 	return err

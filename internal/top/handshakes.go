@@ -59,9 +59,9 @@ func takeCensus(r, before *snapshot.Report) census {
 			c.rate["time_wait"] += *ns.TimeWait.CloseRate
 		}
 		if old := sameNamespace(before, ns); old != nil {
-			for state, counter := range map[string]string{"syn_sent": "ActiveOpens", "syn_recv": "PassiveOpens"} {
-				c.rate[state] += growth(old, ns, counter)
-			}
+			// PassiveOpens counts finished handshakes: what enters SYN_RECV no
+			// counter tells.
+			c.rate["syn_sent"] += growth(old, ns, "ActiveOpens")
 		}
 	}
 	for i := range r.Findings {

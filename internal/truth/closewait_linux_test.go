@@ -122,15 +122,15 @@ func (f *forsaken) check(t *testing.T, first, r *snapshot.Report) {
 // descriptorLimit is that of each of these programs.
 const descriptorLimit = 500
 
-func newForsaken(t *testing.T, ns *lab.Namespace, f *forsaken) *forsaken {
+func newForsaken(f *forsaken) *forsaken {
 	f.do("limit %d", descriptorLimit)
 	f.then = func() {}
 	return f
 }
 
-// server is a server in the test's own process that keeps what it accepts until
-// close is called.
-func keeper(t *testing.T, ns *lab.Namespace, port uint16, n int) (address string, ready, close func()) {
+// keeper is a server in the test's own process that keeps what it accepts until
+// release is called.
+func keeper(t *testing.T, ns *lab.Namespace, port uint16, n int) (address string, ready, release func()) {
 	address = fmt.Sprintf("127.0.0.1:%d", port)
 	s := must[*lab.Server](t)(ns.Listen(addrPort(address), lab.ListenOptions{Mode: lab.Never}))
 	ready = func() {
@@ -150,7 +150,7 @@ func keeper(t *testing.T, ns *lab.Namespace, port uint16, n int) (address string
 
 // leaker reads to the end, and doesn't close.
 func leaker(t *testing.T, ns *lab.Namespace) *forsaken {
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "leaker"), id: diagnose.CloseWaitLeak, severity: snapshot.Warning, side: snapshot.Client, port: 1001,
 		sockets: 5, recvQ: 0, remedies: []string{"go-close-body", "close-the-socket"},
 	})
@@ -162,7 +162,7 @@ func leaker(t *testing.T, ns *lab.Namespace) *forsaken {
 
 // pool has idle connections, and doesn't look at them.
 func pool(t *testing.T, ns *lab.Namespace) *forsaken {
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "pool"), id: diagnose.CloseWaitStalePool, severity: snapshot.Info, side: snapshot.Client, port: 1002,
 		sockets: 4, recvQ: 1, remedies: []string{"shorter-pool-idle"},
 	})
@@ -174,7 +174,7 @@ func pool(t *testing.T, ns *lab.Namespace) *forsaken {
 
 // tlsPool is a pool whose server says goodbye.
 func tlsPool(t *testing.T, ns *lab.Namespace, name string, port uint16, version int, goodbye float64) *forsaken {
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, name), id: diagnose.CloseWaitStalePool, severity: snapshot.Info, side: snapshot.Client, port: port,
 		sockets: 7, recvQ: goodbye, remedies: []string{"shorter-pool-idle"},
 	})
@@ -189,7 +189,7 @@ func tlsPool(t *testing.T, ns *lab.Namespace, name string, port uint16, version 
 // stuck is a server that doesn't read what it is asked.
 func stuck(t *testing.T, ns *lab.Namespace) *forsaken {
 	const unread = 10_000
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "stuck"), id: diagnose.CloseWaitStuckReader, severity: snapshot.Warning, side: snapshot.Server, port: 1005,
 		sockets: 3, recvQ: unread + 1, remedies: []string{"unblock-reader"},
 	})
@@ -204,7 +204,7 @@ func stuck(t *testing.T, ns *lab.Namespace) *forsaken {
 // stuckClient is a client that doesn't read the answer.
 func stuckClient(t *testing.T, ns *lab.Namespace) *forsaken {
 	const unread = 20_000
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "stuckclient"), id: diagnose.CloseWaitStuckReader, severity: snapshot.Warning, side: snapshot.Client, port: 1006,
 		sockets: 3, recvQ: unread + 1, remedies: []string{"unblock-reader"},
 	})
@@ -222,7 +222,7 @@ func stuckClient(t *testing.T, ns *lab.Namespace) *forsaken {
 
 // busy listens, and doesn't accept.
 func busy(t *testing.T, ns *lab.Namespace) *forsaken {
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "busy"), id: diagnose.CloseWaitNotAccepted, severity: snapshot.Warning, side: snapshot.Server, port: 1007,
 		sockets: 6, recvQ: 6, remedies: []string{"accept-faster", "raise-backlog"},
 	})
@@ -236,7 +236,7 @@ func busy(t *testing.T, ns *lab.Namespace) *forsaken {
 
 // sender has read the end, and goes on sending.
 func sender(t *testing.T, ns *lab.Namespace) *forsaken {
-	f := newForsaken(t, ns, &forsaken{
+	f := newForsaken(&forsaken{
 		puppet: newPuppet(t, ns, "sender"), id: diagnose.CloseWaitHalfClose, severity: snapshot.Info, side: snapshot.Server, port: 1008,
 		sockets: 2, recvQ: 0, remedies: []string{"half-close-is-fine"},
 	})

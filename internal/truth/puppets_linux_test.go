@@ -268,11 +268,11 @@ func dial(addr string) (int, error) {
 		return -1, err
 	}
 	for {
-		if err = unix.Connect(fd, sa); err != unix.EINTR {
+		if err = unix.Connect(fd, sa); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	if err == unix.EISCONN {
+	if errors.Is(err, unix.EISCONN) {
 		err = nil
 	}
 	return fd, err

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -43,6 +42,24 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { close(p.done); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
+// An output may be read while it is written.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // streamSite is a site under the simulated clock.
 type streamSite struct {
 	t        *testing.T
@@ -50,14 +67,14 @@ type streamSite struct {
 	hub      *hub.Hub
 	listener *pipes
 	done     chan struct{} // ends the streams
-	log      *bytes.Buffer
+	log      *output
 	end      func() // ends the source
 }
 
 func newStreamSite(t *testing.T) *streamSite {
 	t.Helper()
 	s := &streamSite{
-		t: t, feed: &feed{reports: make(chan *snapshot.Report)}, done: make(chan struct{}), log: new(bytes.Buffer),
+		t: t, feed: &feed{reports: make(chan *snapshot.Report)}, done: make(chan struct{}), log: new(output),
 		listener: &pipes{conns: make(chan net.Conn), done: make(chan struct{})},
 	}
 	logger := slog.New(slog.NewTextHandler(s.log, nil))
@@ -247,7 +264,7 @@ func TestSlowReader(t *testing.T) {
 		// The first was under way when the next came; from then on the writer is
 		// always one behind.
 		wantEvents(t, got, "report 2", "report 4", "report 7", "report 10", "report 13", "report 16", "report 19", "report 22", "report 25", "report 28")
-		if s.log.Len() > 0 {
+		if s.log.String() != "" {
 			t.Errorf("log: %s", s.log)
 		}
 	})
@@ -279,7 +296,7 @@ func TestReaderThatTakesNothingIsDropped(t *testing.T) {
 		c := s.open()
 		time.Sleep(takeWithin - time.Second)
 		synctest.Wait()
-		if s.log.Len() > 0 {
+		if s.log.String() != "" {
 			t.Errorf("dropped too early: %s", s.log)
 		}
 		time.Sleep(2 * time.Second)
@@ -290,11 +307,11 @@ func TestReaderThatTakesNothingIsDropped(t *testing.T) {
 		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("the connection is still open: %v", err)
 		}
-		before := s.log.Len()
+		before := s.log.String()
 		for n := range 8 { // nobody is left who could be too slow
 			s.publish(2 + n)
 		}
-		if s.log.Len() > before {
+		if s.log.String() != before {
 			t.Errorf("log: %s", s.log)
 		}
 	})
