@@ -3,8 +3,8 @@
 #   scripts/image                               # for this machine, as twwatch:VERSION
 #   docker buildx build --platform=linux/amd64,linux/arm64 …   # as scripts/image prints it
 #
-# Same commit, same Go: the layer has the same bytes. With a BuildKit that knows
-# SOURCE_DATE_EPOCH (0.11 or newer) the whole image has.
+# Same commit, same Go: the same layer and settings. The image's own date is that
+# of the build, except with a BuildKit that takes SOURCE_DATE_EPOCH (0.11 or newer).
 ARG GO_IMAGE=docker.io/library/golang:1.26.8-bookworm
 
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
