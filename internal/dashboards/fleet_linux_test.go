@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestFleet(t *testing.T) {
 	serveFleet(t, ns, hosts)
 	p := startPrometheus(t, ns, path, pace, fmt.Sprintf("  evaluation_interval: %v\n", interval), fleetTargets(hosts, interval))
 
-	lab.Eventually(t, 30*time.Second+80*interval, func() error {
+	lab.Eventually(t, 2*time.Minute+80*interval, func() error {
 		want := float64(count(hosts, (*simulated).looks))
 		if n, err := p.ask("sum(cluster:twwatch_hosts:count)", 0, 0); err != nil || len(n) != 1 || n[0].value != want {
 			return fmt.Errorf("hosts that are recorded: %v, want %v; %v", n, want, err)
@@ -72,13 +73,18 @@ func TestFleet(t *testing.T) {
 // serveFleet answers the scrapes of all hosts, in the namespace.
 func serveFleet(t *testing.T, ns *lab.Namespace, hosts []*simulated) {
 	t.Helper()
-	own := prometheus.NewRegistry() // what twwatch serve shows of its own process
+	own := prometheus.NewRegistry()
 	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// What twwatch serve shows of its own process, the same for all.
+	process := must[[]*dto.MetricFamily](t)(own.Gather())
 	mux := http.NewServeMux()
 	for _, h := range hosts {
-		scrape := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return h.scrape(time.Now()) })
+		scrape := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			families, err := h.scrape(time.Now())
+			return slices.Concat(families, process), err
+		})
 		if h.up() {
-			mux.Handle(h.path(), promhttp.HandlerFor(prometheus.Gatherers{scrape, own}, promhttp.HandlerOpts{}))
+			mux.Handle(h.path(), promhttp.HandlerFor(scrape, promhttp.HandlerOpts{DisableCompression: true}))
 		}
 	}
 	var listener net.Listener

@@ -134,7 +134,7 @@ func leakSockets(t *testing.T, ns *lab.Namespace) {
 	cmd.Env = append(os.Environ(), leakEnv+"="+address)
 	startIn(t, ns, cmd)
 	for range leaked {
-		lab.Eventually(t, 20*time.Second, func() error {
+		lab.Eventually(t, 2*time.Minute, func() error {
 			c, err := ns.Open(netip.MustParseAddrPort(address), lab.ConnOptions{})
 			if err != nil {
 				return err
@@ -212,12 +212,12 @@ func TestLive(t *testing.T) {
 	for n, i := range all {
 		scrapes += i.start(t, ns, n, twwatch, config)
 	}
-	const global = "  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n"
+	const global = "  scrape_interval: 2s\n  scrape_timeout: 2s\n  evaluation_interval: 1s\n"
 	p := startPrometheus(t, ns, path, 60, global, scrapes)
 	without := startPrometheus(t, lab.NewT(t), path, 60, global, "")
 
 	absent := &incident{name: "no target", raises: []string{"TwwatchAbsent"}, raised: map[string]alert{}}
-	lab.Eventually(t, 60*time.Second, func() error {
+	lab.Eventually(t, 3*time.Minute, func() error {
 		absent.note(without.alerts(t))
 		firing := p.alerts(t)
 		missing := absent.missing()
@@ -255,10 +255,10 @@ func TestLive(t *testing.T) {
 		}
 	}
 
-	lab.Eventually(t, 30*time.Second, func() error { return p.checkPanels(Fleet(), fleetVariables(), nil) })
+	lab.Eventually(t, 2*time.Minute, func() error { return p.checkPanels(Fleet(), fleetVariables(), nil) })
 	for _, i := range all {
 		variables := map[string]string{"job": "monitoring/twwatch", "instance": i.address, "netns": ".*", "service": ".*", "__rate_interval": "1m"}
-		lab.Eventually(t, 30*time.Second, func() error {
+		lab.Eventually(t, 2*time.Minute, func() error {
 			return p.checkPanels(Host(), variables, func(panel, query string) bool { return incidentOf(panel, query) == i.name })
 		})
 	}

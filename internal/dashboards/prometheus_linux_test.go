@@ -56,7 +56,7 @@ func startPrometheus(t *testing.T, ns *lab.Namespace, path string, pace float64,
 		"--web.listen-address=" + prometheusAddress, "--log.level=warn",
 	}, flags...)
 	startIn(t, ns, exec.Command(path, args...))
-	lab.Eventually(t, 30*time.Second, func() error {
+	lab.Eventually(t, 2*time.Minute, func() error {
 		_, err := p.get("/-/ready")
 		return err
 	})
