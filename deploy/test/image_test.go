@@ -248,6 +248,14 @@ func (e *engine) runAsPod(t *testing.T, name string, spec corev1.PodSpec, instea
 	if !strings.Contains(text, `twwatch_feature_available{feature="inet_diag"} 1`) {
 		t.Errorf("the kernel isn't asked:\n%s", tail(text))
 	}
+	if spec.HostPID { // through which the node's own namespace is found
+		eventually(t, "it has looked into another namespace", func() error {
+			if text := m.awaitMetrics(); !strings.Contains(text, `twwatch_sockets{netns="host",state="established"}`) {
+				return errors.New(tail(text))
+			}
+			return nil
+		})
+	}
 	for _, port := range c.Ports {
 		if port.ContainerPort != 10060 {
 			t.Errorf("it listens on 10060, the pod's port is %d", port.ContainerPort)

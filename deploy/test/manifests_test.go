@@ -68,7 +68,7 @@ func values() [][]string {
 	return [][]string{
 		{},
 		{"--set=mode=host-network"},
-		{"--set=cri.enabled=true,cri.socket=/run/crio/crio.sock,seccomp.type=RuntimeDefault"},
+		{"--set=cri.enabled=true,cri.socket=/run/crio/crio.sock,cri.labels={app},netns.include={kind:pod},netns.exclude={kube-system/*},seccomp.type=RuntimeDefault"},
 		{"--set=seccomp.install=false,appArmor=,seLinuxType=,serviceAccount.create=false,serviceAccount.name=own,priorityClass.create=false"},
 		{"--set=podMonitor.create=true,prometheusRule.create=true,dashboards.create=true,podMonitor.labels.release=prometheus"},
 		{"--set=service.create=false,fullnameOverride=own,image.digest=sha256:" + strings.Repeat("0", 64)},
