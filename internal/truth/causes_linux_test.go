@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/twwatch/twwatch/collector"
 	"github.com/twwatch/twwatch/collector/snapshot"
@@ -150,6 +151,13 @@ func TestServerClosesFirst(t *testing.T) {
 		storm.Remotes = append(storm.Remotes, addrPort(fmt.Sprintf("127.0.0.%d:1000", i+1)))
 	}
 	b.churn(5000, storm)
+	lab.Eventually(t, 10*time.Second, func() error { // the last FIN is on its way
+		states := must[map[int]int](t)(b.ns.States())
+		if others := states[unix.BPF_TCP_FIN_WAIT1] + states[unix.BPF_TCP_FIN_WAIT2] + states[unix.BPF_TCP_LAST_ACK]; others > 0 {
+			return fmt.Errorf("%d sockets still close", others)
+		}
+		return nil
+	})
 	held := must[int](t)(b.ns.TimeWaits())
 	r := newWatch(t, b.ns, eachSecond(), nil).looks(t, 1)[0]
 	f := found(r, 0, diagnose.Harmless)
