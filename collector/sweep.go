@@ -104,7 +104,7 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 			cmp.Compare(b.pulse.TimeWait+b.pulse.InUse, a.pulse.TimeWait+a.pulse.InUse), cmp.Compare(a.Serial, b.Serial))
 	})
 	budget, most := c.allowance(c.cfg.Interval), c.allowance(MaxInterval)
-	unseen := 0
+	unseen, late := 0, 0
 	for _, o := range s.order {
 		urgency := o.urgency(next)
 		if urgency == needless || ctx.Err() != nil {
@@ -112,8 +112,11 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 		}
 		cost := home + threadCPU() - began + dumps + s.dumpCost
 		if cost > budget && urgency != pressing || cost > most && dumps > 0 { // at least one comes to its turn
-			if o.found == nil {
+			switch {
+			case o.found == nil:
 				unseen++
+			case urgency == pressing:
+				late++
 			}
 			continue
 		}
@@ -129,6 +132,12 @@ func (s *sweep) run(ctx context.Context, c *Collector, r *snapshot.Report, home 
 		r.Limited = append(r.Limited, snapshot.Gap{
 			Stage: stageNamespaces, Error: fmt.Sprintf("%d of %d namespaces wait for their first look: the CPU budget is used up", unseen, len(s.others)),
 			Lost: "what is in them", Fix: "wait for the next passes, or raise --cpu-budget",
+		})
+	}
+	if late > 0 {
+		r.Limited = append(r.Limited, snapshot.Gap{
+			Stage: stageNamespaces, Error: fmt.Sprintf("%d of %d namespaces moved, and wait to be read again: the CPU budget is used up", late, len(s.others)),
+			Lost: "what happened in them since", Fix: "raise --cpu-budget, or leave some out with --netns.exclude",
 		})
 	}
 	return max(dumps, s.visitorCPU(c)-visited) // some pulses are taken there, too
@@ -226,10 +235,12 @@ func (s *sweep) tell(r *snapshot.Report, changes *netns.Changes) {
 		limited(strings.ReplaceAll(changes.Gap.Error(), "\n", "; "), "the namespaces of some processes", fix)
 	}
 	if n := changes.OverAll; n > 0 {
-		limited(fmt.Sprintf("%d namespaces are more than are watched", n), "what is in them", "name those that matter with --netns")
+		limited(fmt.Sprintf("%d namespaces are more than the %d that are watched", n, netns.DefaultMaxNamespaces), "what is in them",
+			"nothing: the bound holds the memory and the work of a look")
 	}
 	if n := changes.OverGroup; n > 0 {
-		limited(fmt.Sprintf("%d namespaces are of a cgroup that has %d others", n, netns.DefaultMaxPerGroup), "what is in them", "name those that matter with --netns")
+		limited(fmt.Sprintf("%d namespaces are of a cgroup that has %d others", n, netns.DefaultMaxPerGroup), "what is in them",
+			"give those that matter a name (ip netns attach NAME PID): what is mounted isn't counted")
 	}
 	closed, why := 0, error(nil)
 	for _, o := range s.others {

@@ -167,8 +167,7 @@ func newest(line []uint32) int {
 	return len(line)
 }
 
-// A namespace that dies is gone from the report, and no error; another that gets
-// its inode number starts from nothing.
+// A namespace that dies is gone from the report, and no error.
 func TestSweepForgetsTheDead(t *testing.T) {
 	ns := quietNamespace(t)
 	listen(t, ns, "127.0.0.1:1000")
