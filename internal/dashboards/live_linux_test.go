@@ -193,7 +193,7 @@ func (i *incident) start(t *testing.T, beside *lab.Namespace, n int, twwatch, co
 }
 
 // Real Prometheus scrapes real twwatches during real incidents: each raises its
-// alerts and no other, with the labels of its target and a runbook that is
+// alerts and no other, with the labels of its target and an explanation that is
 // there, and every panel of both dashboards has data.
 func TestLive(t *testing.T) {
 	t.Parallel()
@@ -242,9 +242,9 @@ func TestLive(t *testing.T) {
 			if i != absent && (a.Labels["service"] != "twwatch" || a.Labels["namespace"] != "monitoring" || a.Labels["pod"] == "") {
 				t.Errorf("%s: the labels of the target are not the alert's: %v", i.name, a.Labels)
 			}
-			if page := a.Annotations["runbook_url"]; strings.HasPrefix(page, "http://"+i.address+"/") {
+			if page, onHost := a.Annotations["explain_url"]; onHost {
 				if _, err := fetch(p.client, page); err != nil {
-					t.Errorf("%s: the runbook: %v", name, err)
+					t.Errorf("%s: explain_url: %v", name, err)
 				}
 			}
 		}

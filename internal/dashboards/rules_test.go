@@ -120,12 +120,19 @@ func TestAlerts(t *testing.T) {
 		if n := len(r.Annotations["description"]); n < 80 || n > 480 {
 			t.Errorf("%s: a description of %d characters", r.Alert, n)
 		}
-		switch id, onHost := strings.CutPrefix(r.Annotations["runbook_url"], "http://{{ $labels.instance }}/explain/"); {
-		case !onHost:
-			checkDocument(t, r.Alert, r.Annotations["runbook_url"])
+		runbook, page := r.Annotations["runbook_url"], r.Annotations["explain_url"]
+		id, finding := strings.CutPrefix(runbook, project+"docs/advice.md#")
+		if want := "http://{{ $labels.instance }}/explain/" + id; finding && page != want {
+			t.Errorf("%s: explain_url is %q, want %q", r.Alert, page, want)
+		}
+		switch {
+		case !finding && page != "":
+			t.Errorf("%s: explain_url is %q, and the runbook is no finding: %s", r.Alert, page, runbook)
 		case id == "{{ $labels.id }}":
-		case library.Explain(id) == nil:
+		case finding && library.Explain(id) == nil:
 			t.Errorf("%s: nothing explains %q", r.Alert, id)
+		default:
+			checkDocument(t, r.Alert, runbook)
 		}
 		for _, want := range []string{`firing",severity="` + r.Labels["severity"], ""} {
 			expr := `alertname="` + r.Alert + `",alertstate="` + want

@@ -92,7 +92,7 @@ func routes() []route {
 		{path: "/explain", about: "Everything that can be explained, for people.", kind: asHTML, statuses: []int{missing}, serve: (*site).explainIndex},
 		{
 			path: "/explain/" + idPart, id: "As in /api/v1/explain/{id}.",
-			about: "An explanation for people. The runbook links of alerts lead here. Refusals are pages where Accept asks for them, else JSON.", kind: asHTML, statuses: []int{bad, missing}, serve: (*site).explainPage,
+			about: "An explanation for people. An alert's explain_url leads here. Refusals are pages where Accept asks for them, else JSON.", kind: asHTML, statuses: []int{bad, missing}, serve: (*site).explainPage,
 		},
 	}
 }
