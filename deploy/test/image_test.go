@@ -248,12 +248,14 @@ func (e *engine) runAsPod(t *testing.T, name string, spec corev1.PodSpec, instea
 	if !strings.Contains(text, `twwatch_feature_available{feature="inet_diag"} 1`) {
 		t.Errorf("the kernel isn't asked:\n%s", tail(text))
 	}
-	if spec.HostPID { // through which the node's own namespace is found
-		eventually(t, "it has looked into another namespace", func() error {
-			if text := m.awaitMetrics(); !strings.Contains(text, `twwatch_sockets{netns="host",state="established"}`) {
-				return errors.New(tail(text))
+	if spec.HostPID {
+		inode := otherNamespace(t)
+		eventually(t, "it has found a network namespace outside of the container", func() error {
+			_, body, err := m.get("http://127.0.0.1:10060/api/v1/report")
+			if err == nil && !strings.Contains(body, `"inode":`+inode+`,`) {
+				err = errors.New(tail(body))
 			}
-			return nil
+			return err
 		})
 	}
 	for _, port := range c.Ports {
@@ -279,6 +281,26 @@ func (e *engine) runAsPod(t *testing.T, name string, spec corev1.PodSpec, instea
 	if state := e.run("inspect", "--format={{.State.Status}} {{.RestartCount}}", id); state != "running 0" {
 		t.Errorf("it is %s:\n%s", state, e.run("logs", id))
 	}
+}
+
+// otherNamespace starts a process in a network namespace of its own, which ends
+// with the test, and returns the namespace's inode number.
+func otherNamespace(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	})
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Trim(link, "net:[]")
 }
 
 // profile is the DaemonSet's seccomp profile; instead replaces its refusal.
