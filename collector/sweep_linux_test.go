@@ -324,3 +324,44 @@ func TestOwnNamespaceStandsStill(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// However busy ten namespaces are, a pass takes what its share of a core makes
+// of the longest interval, and no more: what doesn't fit in waits for its turn.
+func TestBudgetOfTenBusyNamespaces(t *testing.T) {
+	const budget, perNamespace = 0.0005, 1500 // 25 ms in 50 s, and a dump takes several
+	var all []*lab.Namespace
+	for range 10 {
+		ns := quietNamespace(t)
+		listen(t, ns, "127.0.0.1:1000")
+		inhabit(t, ns)
+		all = append(all, ns)
+	}
+	storm := func(count int) {
+		t.Helper()
+		for _, ns := range all {
+			if _, err := ns.Run(t.Context(), lab.Storm{Remotes: remote("127.0.0.1:1000"), Count: count}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	storm(perNamespace)
+	c := sweeper(t, Config{CPUBudget: budget, WithoutOwners: true})
+	seen := map[*lab.Namespace]bool{}
+	for pass := 0; pass < 5 || len(seen) < len(all) && pass < 40; pass++ {
+		r := sweepOnce(t, c)
+		// The first pass learns of the namespaces too. Each begins its last dump
+		// within the budget, and may end it beyond.
+		if most := time.Duration(budget*float64(MaxInterval)) + 4*c.sweep.dumpCost; pass > 0 && c.cpu > most {
+			t.Errorf("pass %d: %v of CPU time, want at most %v", pass, c.cpu, most)
+		}
+		for _, ns := range all {
+			if n := of(t, r, ns); n != nil && !n.Repeated {
+				seen[ns] = true
+			}
+		}
+		storm(20)
+	}
+	if len(seen) != len(all) {
+		t.Errorf("%d of %d came to their turn", len(seen), len(all))
+	}
+}
