@@ -2,6 +2,7 @@ package owner
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"io"
 )
@@ -75,10 +76,10 @@ func parseBuild(b []byte) (version, module string) {
 		key, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte("\t"))
 		switch string(key) {
 		case "path":
-			module = cut(value, maxText)
+			module = cmp.Or(cut(value, maxText), module)
 		case "mod":
 			value, _, _ = bytes.Cut(value, []byte("\t"))
-			return version, cut(value, maxText)
+			return version, cmp.Or(cut(value, maxText), module)
 		case "dep", "build": // the module comes before these
 			return version, module
 		}
