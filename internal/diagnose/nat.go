@@ -233,10 +233,11 @@ func (s *scene) stillRepeats() bool {
 
 // hangingTo is a destination of handshakes without an answer.
 type hangingTo struct {
-	subject snapshot.Subject
-	flow    *snapshot.Flow // the one with most of them
-	alone   bool           // there is no other
-	sockets int
+	subject    snapshot.Subject
+	flow       *snapshot.Flow // the one with most of them
+	alone      bool           // there is no other
+	sockets    int
+	namespaces int // that have some
 }
 
 // of names the program of the handshakes, if all are of one flow.
@@ -249,29 +250,41 @@ func (h *hangingTo) of() string {
 
 // hanging is the destination that most of the handshakes in SYN_SENT go to, nil
 // if none has most of them, or they are few.
-func (s *scene) hanging() *hangingTo {
+func (s *scene) hanging() *hangingTo { return mostHanging(s.ns) }
+
+// mostHanging is the same over several namespaces.
+func mostHanging(all ...*snapshot.Namespace) *hangingTo {
 	type place struct {
 		remote string
 		port   uint16
 	}
 	to := map[place]*hangingTo{}
-	for i := range s.ns.Flows {
-		f := &s.ns.Flows[i]
-		if _, err := netip.ParseAddr(f.Remote); err != nil || f.States.SynSent == 0 {
-			continue
-		}
-		p := place{f.Remote, f.Port}
-		h := to[p]
-		if h == nil {
-			h = &hangingTo{flow: f, alone: true, subject: subject(f)}
-			to[p] = h
-		} else {
-			h.alone, h.subject.Local, h.subject.Device = false, "", ""
-			if f.States.SynSent > h.flow.States.SynSent {
-				h.flow = f
+	sent := 0
+	for _, ns := range all {
+		sent += int(ns.States.SynSent)
+		seen := map[place]bool{}
+		for i := range ns.Flows {
+			f := &ns.Flows[i]
+			if _, err := netip.ParseAddr(f.Remote); err != nil || f.States.SynSent == 0 {
+				continue
+			}
+			p := place{f.Remote, f.Port}
+			h := to[p]
+			if h == nil {
+				h = &hangingTo{flow: f, alone: true, subject: subject(f)}
+				to[p] = h
+			} else {
+				h.alone, h.subject.Local, h.subject.Device = false, "", ""
+				if f.States.SynSent > h.flow.States.SynSent {
+					h.flow = f
+				}
+			}
+			h.sockets += int(f.States.SynSent)
+			if !seen[p] {
+				seen[p] = true
+				h.namespaces++
 			}
 		}
-		h.sockets += int(f.States.SynSent)
 	}
 	var most *hangingTo
 	for _, h := range to {
@@ -279,7 +292,7 @@ func (s *scene) hanging() *hangingTo {
 			most = h
 		}
 	}
-	if most == nil || most.sockets < snatHanging || float64(most.sockets) < snatShare*float64(s.ns.States.SynSent) {
+	if most == nil || most.sockets < snatHanging || float64(most.sockets) < snatShare*float64(sent) {
 		return nil
 	}
 	return most
