@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/twwatch/twwatch/internal/netns"
 )
 
 // identify tells which namespace the calling thread is in. It is the host's
@@ -35,23 +37,8 @@ func identify(proc string) (identity, error) {
 	if boot, err := os.ReadFile(proc + "/sys/kernel/random/boot_id"); err == nil {
 		id.bootID = strings.TrimSpace(string(boot))
 	}
-	id.cookie = namespaceCookie()
+	id.cookie = netns.OwnCookie()
 	return id, nil
-}
-
-// namespaceCookie is the namespace's cookie, which unlike the inode is never
-// used again; 0 where the kernel has none.
-func namespaceCookie() uint64 {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0
-	}
-	return cookie
 }
 
 func clock(id int32) time.Duration {

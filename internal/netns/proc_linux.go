@@ -126,9 +126,9 @@ func dead(token int) bool {
 	}
 }
 
-// ownCookie is the cookie of the calling thread's namespace, 0 where the kernel
-// has none.
-func ownCookie() uint64 {
+// OwnCookie is the cookie of the calling thread's namespace, which unlike the
+// inode is never used again; 0 where the kernel has none (before Linux 5.14).
+func OwnCookie() uint64 {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0

@@ -273,7 +273,7 @@ func (w *Watcher) admit(c *Changes) {
 // identify visits a namespace to learn its cookie and to open its token.
 func (w *Watcher) identify(n *Namespace) error {
 	return w.visitor.visit(n.Inode, n.place.ways(), func() error {
-		n.Cookie = ownCookie()
+		n.Cookie = OwnCookie()
 		if n.place.home {
 			return nil // held open, so it needs no token
 		}

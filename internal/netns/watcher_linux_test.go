@@ -141,7 +141,7 @@ func TestFinds(t *testing.T) {
 		} else if len(n.Mounts) > 0 {
 			path = n.Mounts[0]
 		}
-		if err := within(path, func() error { cookie = ownCookie(); return nil }); err != nil {
+		if err := within(path, func() error { cookie = OwnCookie(); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if n.Cookie != cookie || cookies[cookie] {
