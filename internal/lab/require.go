@@ -35,8 +35,15 @@ func Require(t TB, abilities ...string) {
 func Tool(t TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	require(t, func(string) error { return err }, name)
+	Lacks(t, name, err)
 	return path
+}
+
+// Lacks skips the test for want of an ability that only it can try, unless err is
+// nil: see Require.
+func Lacks(t TB, ability string, err error) {
+	t.Helper()
+	require(t, func(string) error { return err }, ability)
 }
 
 func require(t TB, probe func(ability string) error, abilities ...string) {

@@ -36,11 +36,11 @@ type browser struct {
 func open(t *testing.T, ns *lab.Namespace, url string) *browser {
 	t.Helper()
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath(tool(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.ExecPath(lab.Tool(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 900))
 	if ns != nil {
-		nsenter := tool(t, "nsenter")
+		nsenter := lab.Tool(t, "nsenter")
 		options = append(options, chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
 			cmd.Args = append([]string{nsenter, "--net=" + ns.Path(), cmd.Path}, cmd.Args[1:]...)
 			cmd.Path = nsenter
@@ -231,7 +231,7 @@ func axe(t *testing.T) string {
 	}
 	source, err := os.ReadFile(filepath.Join(dir, "axe", "axe.min.js"))
 	if err != nil {
-		lacking(t, "axe", err)
+		lab.Lacks(t, "axe", err)
 	}
 	return string(source)
 }

@@ -33,7 +33,7 @@ func newOuter(t *testing.T, name string) *outer {
 	lab.Require(t, "netns", "ss")
 	o := &outer{t, fmt.Sprintf("tww-%d-%s", os.Getpid(), name)}
 	if out, err := exec.CommandContext(t.Context(), "ip", "netns", "add", o.name).CombinedOutput(); err != nil {
-		lacking(t, "netns", fmt.Errorf("ip netns add: %w: %s", err, out))
+		lab.Lacks(t, "netns", fmt.Errorf("ip netns add: %w: %s", err, out))
 	}
 	t.Cleanup(o.remove)
 	o.run("ip", "link", "set", "lo", "up")
@@ -116,7 +116,7 @@ func (o *outer) witness() (died func() error) {
 // serve runs Redis until it listens.
 func (o *outer) serve() {
 	o.t.Helper()
-	o.start(tool(o.t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", o.t.TempDir())
+	o.start(lab.Tool(o.t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", o.t.TempDir())
 	lab.Eventually(o.t, 30*time.Second, func() error {
 		if o.run("ss", "-Htln") == "" {
 			return errors.New("Redis doesn't listen")
@@ -128,7 +128,7 @@ func (o *outer) serve() {
 // load opens some 600 connections a second to it.
 func (o *outer) load() (end func()) {
 	o.t.Helper()
-	return o.start(tool(o.t, "redis-benchmark"), "-h", "127.0.0.1", "-k", "0", "-c", "60", "-n", "100000000", "BLPOP", "none", "0.005")
+	return o.start(lab.Tool(o.t, "redis-benchmark"), "-h", "127.0.0.1", "-k", "0", "-c", "60", "-n", "100000000", "BLPOP", "none", "0.005")
 }
 
 // checked is what a check of these namespaces finds.
@@ -299,7 +299,7 @@ func TestLostCapabilities(t *testing.T) {
 			// Beside twwatch there is but one process: another user's, with a socket.
 			command := func(what ...string) *exec.Cmd {
 				what = append(what, "--netns=all", "--netns.include="+other.name)
-				script := "mount -t proc proc /proc && { " + strings.Join(append(nobody(), tool(t, "redis-server")), " ") + ` --port 6379 --bind 127.0.0.1 --save "" --dir / >/dev/null & }
+				script := "mount -t proc proc /proc && { " + strings.Join(append(nobody(), lab.Tool(t, "redis-server")), " ") + ` --port 6379 --bind 127.0.0.1 --save "" --dir / >/dev/null & }
 					for i in $(seq 1000); do ss -Htln | grep -q 6379 && break; done
 					exec setpriv --bounding-set=` + set + ` --inh-caps=-all --no-new-privs "$0" "$@"`
 				cmd := exec.Command("sh", append([]string{"-c", script, bin}, what...)...)

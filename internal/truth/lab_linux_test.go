@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -147,20 +145,4 @@ func start(t *testing.T, ns *lab.Namespace, args ...string) (stop func() ([]byte
 		err := <-ended
 		return out.Bytes(), err
 	}
-}
-
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	return lab.Tool(t, name)
-}
-
-// lacking skips a test for want of something; it fails where TWWATCH_REQUIRE
-// names it.
-func lacking(t *testing.T, name string, err error) {
-	t.Helper()
-	required := strings.Split(os.Getenv("TWWATCH_REQUIRE"), ",")
-	if slices.Contains(required, "all") || slices.Contains(required, name) {
-		t.Fatalf("TWWATCH_REQUIRE names %q: %v", name, err)
-	}
-	t.Skip(err)
 }

@@ -45,7 +45,7 @@ const (
 // outside looks at the node from the outside, where it is the process pid.
 func onNode(t *testing.T, outside func(dir string, pid int)) {
 	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "loopback", "ptp", "host-local", "ss", "ip", "nsenter"} {
-		tool(t, name)
+		lab.Tool(t, name)
 	}
 	dir := filepath.Dir(program(t))
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "pod"), "./testdata/pod")
@@ -60,7 +60,7 @@ func onNode(t *testing.T, outside func(dir string, pid int)) {
 	runtime.LockOSThread() // the signal is sent when this thread ends
 	defer runtime.UnlockOSThread()
 	if err := self.Start(); err != nil {
-		lacking(t, "netns", err)
+		lab.Lacks(t, "netns", err)
 	}
 	ended := make(chan struct{})
 	var failed error
@@ -162,7 +162,7 @@ func newNode(t *testing.T) *node {
 	n.command("ip", "link", "set", "lo", "up")
 	n.write("cni/10-pods.conflist", `{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp",
 		"ipam": {"type": "host-local", "subnet": "10.88.0.0/24", "dataDir": "`+n.path("addresses")+`"}}]}`)
-	n.write("config.toml", strings.NewReplacer("DIR", nodeDir, "IMAGE", podImage, "PLUGINS", filepath.Dir(tool(t, "loopback"))).Replace(`
+	n.write("config.toml", strings.NewReplacer("DIR", nodeDir, "IMAGE", podImage, "PLUGINS", filepath.Dir(lab.Tool(t, "loopback"))).Replace(`
 version = 2
 root = "DIR/root"
 state = "DIR/state"

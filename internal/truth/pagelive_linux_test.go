@@ -89,7 +89,7 @@ func (d *serving) kill() {
 // every 10 ms, and keeps one.
 func churner(t *testing.T, ns *lab.Namespace, port uint16) {
 	t.Helper()
-	bash, err := os.ReadFile(tool(t, "bash"))
+	bash, err := os.ReadFile(lab.Tool(t, "bash"))
 	if err != nil {
 		t.Fatal(err)
 	}

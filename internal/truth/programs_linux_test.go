@@ -72,10 +72,10 @@ func closely() collector.Config {
 func benchmark(t *testing.T, keep, name string) *watch {
 	t.Helper()
 	ns := lab.NewT(t)
-	daemon(t, ns, tool(t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
+	daemon(t, ns, lab.Tool(t, "redis-server"), "--port", "6379", "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
 	listens(t, ns, "127.0.0.1:6379")
 	program := filepath.Join(t.TempDir(), name)
-	if err := os.Symlink(tool(t, "redis-benchmark"), program); err != nil {
+	if err := os.Symlink(lab.Tool(t, "redis-benchmark"), program); err != nil {
 		t.Fatal(err)
 	}
 	w := newWatch(t, ns, closely(), nil)
@@ -234,7 +234,7 @@ func startNginx(t *testing.T, ns *lab.Namespace, http string) *nginx {
 		t.Fatal(err)
 	}
 	n.configure(http)
-	n.signal = daemon(t, ns, tool(t, "nginx"), "-p", n.dir, "-c", filepath.Join(n.dir, "nginx.conf"), "-e", filepath.Join(n.dir, "error.log"))
+	n.signal = daemon(t, ns, lab.Tool(t, "nginx"), "-p", n.dir, "-c", filepath.Join(n.dir, "nginx.conf"), "-e", filepath.Join(n.dir, "error.log"))
 	return n
 }
 

@@ -15,7 +15,7 @@ import (
 
 func nft(t *testing.T, ns *lab.Namespace, rules string) {
 	t.Helper()
-	must[string](t)(ns.Command(t.Context(), tool(t, "nft"), rules))
+	must[string](t)(ns.Command(t.Context(), lab.Tool(t, "nft"), rules))
 }
 
 // sourceNAT is a namespace in which conntrack counts, and source NAT has few

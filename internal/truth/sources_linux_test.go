@@ -95,7 +95,7 @@ func TestUnprivileged(t *testing.T) {
 		}
 		return err
 	})
-	lint := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "metrics")
+	lint := exec.CommandContext(t.Context(), lab.Tool(t, "promtool"), "check", "metrics")
 	lint.Stdin = strings.NewReader(metrics)
 	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("promtool: %v\n%s", err, out)

@@ -29,7 +29,7 @@ type terminal struct {
 func openTerminal(t *testing.T, ns *lab.Namespace, folder string, width, height int, env []string, args ...string) *terminal {
 	t.Helper()
 	dir := t.TempDir()
-	term := &terminal{T: t, tmux: tool(t, "tmux"), socket: filepath.Join(dir, "tmux"), status: filepath.Join(dir, "status")}
+	term := &terminal{T: t, tmux: lab.Tool(t, "tmux"), socket: filepath.Join(dir, "tmux"), status: filepath.Join(dir, "status")}
 	term.env = append(os.Environ(), "LC_ALL=C.UTF-8", "TERM=xterm-256color")
 	term.env = append(term.env, env...)
 	settings := filepath.Join(dir, "tmux.conf")
