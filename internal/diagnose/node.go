@@ -29,42 +29,49 @@ func (j *judged) has(ids ...string) bool {
 
 // drift is a setting that the node has, and a pod doesn't get from it.
 type drift struct {
-	setting string   // its name, without "net."
-	pattern string   // of the remedy
-	near    []string // findings of a pod that is near its limit
-	// of is the setting's value as text and as a number that grows with what it
-	// allows; false where it isn't known.
-	of   func(*sysctl.Limits) (text string, size float64, known bool)
-	what string // what size counts
+	setting string                      // its name, without "net."
+	pattern string                      // of the remedy
+	near    []string                    // findings of a pod that is near its limit
+	of      func(*sysctl.Limits) *setTo // nil where it isn't known
+	unit    string                      // of its value
+}
+
+// setTo is what a setting is set to.
+type setTo struct {
+	text   string
+	value  float64 // as evidence
+	allows float64 // grows with what it allows
 }
 
 func drifts() []drift {
-	number := func(field func(*sysctl.Limits) *int) func(*sysctl.Limits) (string, float64, bool) {
-		return func(l *sysctl.Limits) (string, float64, bool) {
-			if v := field(l); v != nil {
-				return draw.Count(int64(*v)), float64(*v), true
+	number := func(field func(*sysctl.Limits) *int) func(*sysctl.Limits) *setTo {
+		return func(l *sysctl.Limits) *setTo {
+			v := field(l)
+			if v == nil {
+				return nil
 			}
-			return "", 0, false
+			return &setTo{draw.Count(int64(*v)), float64(*v), float64(*v)}
 		}
+	}
+	portRange := func(l *sysctl.Limits) *setTo {
+		r := l.IPLocalPortRange
+		if r == nil {
+			return nil
+		}
+		return &setTo{fmt.Sprintf("%d-%d", r.Low, r.High), float64(r.Size()), float64(r.Size())}
+	}
+	reuse := func(l *sysctl.Limits) *setTo {
+		v := l.TCPTWReuse
+		if v == nil {
+			return nil
+		}
+		// 1 reuses everywhere, 2 on loopback, 0 nowhere.
+		return &setTo{fmt.Sprint(*v), float64(*v), map[int]float64{0: 0, 2: 1, 1: 2}[*v]}
 	}
 	ports := []string{PortsSlow, PortsRunningOut, PortsExhausted}
 	return []drift{
-		{"ipv4.ip_local_port_range", advice.DriftPortRange, ports, func(l *sysctl.Limits) (string, float64, bool) {
-			r := l.IPLocalPortRange
-			if r == nil {
-				return "", 0, false
-			}
-			return fmt.Sprintf("%d-%d", r.Low, r.High), float64(r.Size()), true
-		}, "ports"},
-		// 1 reuses everywhere, 2 on loopback, 0 nowhere.
-		{"ipv4.tcp_tw_reuse", advice.DriftTWReuse, ports, func(l *sysctl.Limits) (string, float64, bool) {
-			v := l.TCPTWReuse
-			if v == nil {
-				return "", 0, false
-			}
-			reach := map[int]float64{0: 0, 2: 1, 1: 2}[*v]
-			return fmt.Sprint(*v), reach, true
-		}, ""},
+		{"ipv4.ip_local_port_range", advice.DriftPortRange, ports, portRange, "ports"},
+		{"ipv4.tcp_tw_reuse", advice.DriftTWReuse, ports, reuse, "setting"},
 		{"ipv4.tcp_max_tw_buckets", advice.DriftBuckets, []string{BucketsNear, BucketsOverflow}, number(func(l *sysctl.Limits) *int { return l.TCPMaxTWBuckets }), "sockets"},
 		{"core.somaxconn", advice.DriftSomaxconn, []string{AcceptOverflow}, number(func(l *sysctl.Limits) *int { return l.Somaxconn }), "connections"},
 		{"ipv4.tcp_max_syn_backlog", advice.DriftSynBacklog, []string{HalfOpenFlood}, number(func(l *sysctl.Limits) *int { return l.TCPMaxSynBacklog }), "sockets"},
@@ -90,26 +97,26 @@ func judgeNode(all []*judged) {
 }
 
 func (d *drift) judge(host *judged, all []*judged) *found {
-	tuned, size, known := d.of(&host.ns.Limits)
-	if !known {
+	tuned := d.of(&host.ns.Limits)
+	if tuned == nil {
 		return nil
 	}
 	var names, values []string
-	var least float64
+	var least *setTo
 	for _, j := range all {
 		if !isPod(j.ns) || !j.has(d.near...) {
 			continue
 		}
-		value, of, known := d.of(&j.ns.Limits)
-		if !known || of >= size {
+		has := d.of(&j.ns.Limits)
+		if has == nil || has.allows >= tuned.allows {
 			continue
 		}
-		if len(names) == 0 || of < least {
-			least = of
+		if least == nil || has.allows < least.allows {
+			least = has
 		}
 		names = append(names, foreign(j.ns.Name))
-		if !slices.Contains(values, value) {
-			values = append(values, value)
+		if !slices.Contains(values, has.text) {
+			values = append(values, has.text)
 		}
 	}
 	if len(names) == 0 {
@@ -117,21 +124,16 @@ func (d *drift) judge(host *judged, all []*judged) *found {
 	}
 	slices.Sort(names)
 	slices.Sort(values)
-	evidence := func(what string, size float64, of string) snapshot.Evidence {
-		e := snapshot.Evidence{What: what, Value: size, Unit: d.what, Source: "sysctl net." + d.setting + " in " + of}
-		if d.what == "" {
-			e.Value = map[float64]float64{0: 0, 1: 2, 2: 1}[size] // the setting itself
-			e.Unit = "setting"
-		}
-		return e
+	evidence := func(what string, v *setTo, of string) snapshot.Evidence {
+		return snapshot.Evidence{What: what, Value: v.value, Unit: d.unit, Source: "sysctl net." + d.setting + " in " + of}
 	}
 	short := d.setting[strings.LastIndexByte(d.setting, '.')+1:]
 	return &found{
 		Finding: snapshot.Finding{
 			ID: SysctlDrift, Severity: snapshot.Warning, Subject: snapshot.Subject{Setting: "net." + d.setting},
 			Summary: fmt.Sprintf("The node has %s %s, but %s %s on %s and %s near that limit: a pod doesn't get the node's settings.",
-				short, tuned, listed(names), plural(len(names), "runs", "run"), listed(values), plural(len(names), "is", "are")),
-			Evidence: []snapshot.Evidence{evidence(short+" of the node", size, "the host's namespace"), evidence(short+" of a pod near it, the lowest", least, "the pod's namespace")},
+				short, tuned.text, listed(names), plural(len(names), "runs", "run"), listed(values), plural(len(names), "is", "are")),
+			Evidence: []snapshot.Evidence{evidence(short+" of the node", tuned, "the host's namespace"), evidence(short+" of a pod near it, the lowest", least, "the pod's namespace")},
 		},
 		situations: []advice.Situation{host.situation(d.pattern, nil)},
 	}
