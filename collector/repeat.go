@@ -21,7 +21,7 @@ const (
 // the others by name.
 func (s *sweep) show(r *snapshot.Report) {
 	slices.SortFunc(s.order, func(a, b *other) int {
-		return cmp.Or(-compareBool(a.Kind == netns.KindHost, b.Kind == netns.KindHost), cmp.Compare(a.named.name, b.named.name), cmp.Compare(a.Serial, b.Serial))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.named.name, b.named.name), cmp.Compare(a.Serial, b.Serial))
 	})
 	n := max(1, len(s.order))
 	bounds := snapshot.Bounds{
@@ -43,14 +43,12 @@ func (s *sweep) show(r *snapshot.Report) {
 	}
 }
 
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
+// rank orders the namespaces of a report: the host's is the first.
+func (o *other) rank() int {
+	if o.Kind == netns.KindHost {
 		return 0
-	case a:
-		return 1
 	}
-	return -1
+	return 1
 }
 
 // repeated is what the last dump found. If nothing moved since it is true now,
