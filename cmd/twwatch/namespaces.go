@@ -70,8 +70,7 @@ func (n *namespaceFlags) collect(cfg collector.Config) collector.Config {
 	return cfg
 }
 
-// A patternsValue is a list of patterns, or of plain words. Its first Set
-// replaces the default.
+// A patternsValue is a list of patterns, or of plain words.
 type patternsValue struct {
 	list  *[]string
 	plain bool
