@@ -364,9 +364,12 @@ func TestLostCapabilities(t *testing.T) {
 			if err := end(); err != nil {
 				t.Fatal(err)
 			}
+			// Who asks for the metrics is this test, outside of twwatch's PID
+			// namespace: a pass that meets the connection says so.
+			const ours = `err="processes outside of this PID namespace can't be seen"`
 			lines := 0
 			for line := range strings.Lines(log.String()) {
-				if strings.Contains(line, "not everything is looked at") && strings.Contains(line, c.said) {
+				if strings.Contains(line, "not everything is looked at") && strings.Contains(line, c.said) && !strings.Contains(line, ours) {
 					lines++
 				}
 			}
